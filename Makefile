@@ -1,0 +1,54 @@
+# Everything that a newcomer or a maintainer does, in one word each.
+#   make demo    a whole study of four hospitals, in a few minutes
+#   make test    lint, then every test
+# Both set the environment up first; a second run starts at once.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.accord-setup
+
+.PHONY: help setup demo sensors test lint format check bench docs clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(STAMP) ## build .venv (pinned packages); instant when nothing changed
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh
+	@touch $@
+
+demo: setup ## watch a whole study: four hospitals, consent, privacy, rewards
+	@$(BIN)/accord demo $(ARGS)
+
+sensors: setup ## the same for three weather stations
+	@$(BIN)/accord demo --sensors $(ARGS)
+
+lint: setup ## ruff, formatting, mypy strict, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint ## lint, every test, coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: setup ## the tests alone, without lint and coverage
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: setup ## the benchmark tables of docs/benchmarks.md (long)
+	$(BIN)/python tests/benchmarks/heart_splits.py $(ARGS)
+
+docs: setup ## write docs/reference/cli.md from the program; check every link
+	$(BIN)/python scripts/make_cli_reference.py
+	$(BIN)/python scripts/check_links.py
+
+clean: ## remove what tools left behind (never .venv, never a study)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist

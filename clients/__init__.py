@@ -1,0 +1,1 @@
+"""What an institution runs: its data, its privacy budget, its node."""

@@ -1,0 +1,1 @@
+"""Commands of an institution: one module for each noun."""

@@ -1,0 +1,180 @@
+"""``accord node``: make an institution's node, join a study, run, see where it stands."""
+
+from typing import Annotated, Any
+
+import typer
+
+from clients.node import (
+    NodeFolder,
+    NodeParts,
+    create_node,
+    membership_of,
+    open_node_folder,
+)
+from federation.cli.output import DirOption, JsonOption, emit, group, note
+from federation.cli.running import is_running, last_status, running
+from federation.coordinator.history import system_clock
+from federation.rules.invitation import parse_invitation
+from federation.rules.study import open_plan
+from federation.settings import PartySettings
+from federation.storage.database import write
+
+app = group("Run an institution's node: it joins a study by invitation and trains where the data is.")
+
+StudyOption = Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest joined.")]
+
+
+@app.command()
+def init(
+    folder: DirOption,
+    name: Annotated[str, typer.Option("--name", help="A short name for this institution.")] = "node",
+    lifetime_epsilon: Annotated[
+        str, typer.Option("--lifetime-epsilon", help="What one person may lose at this institution, ever (at most 8).")
+    ] = "3",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a node in an empty folder: key, settings, database, and the lifetime privacy budget, fixed for good.
+
+    Example: accord node init --dir node --name cleveland
+    """
+    settings = PartySettings.model_validate({"role": "node", "name": name, "lifetime_epsilon": lifetime_epsilon})
+    opened = create_node(folder, settings)
+    emit(
+        {"dir": str(folder), "did": opened.key.public.did, "peer_id": opened.key.public.peer_id, "name": name},
+        as_json=as_json,
+        text=f"A node lives in {folder}.\n  key  {opened.key.public.did}\n"
+        "Next: join a study with `accord node join INVITATION`.",
+    )
+
+
+@app.command()
+def join(
+    invitation: Annotated[str, typer.Argument(help="The string that the coordinator sent; it starts with accord1.")],
+    folder: DirOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Join a study: the coordinator's signed plan is fetched and kept. Nothing is agreed yet.
+
+    Example: accord node join accord1.eyJ... --dir node
+    """
+    from clients.node import join as join_study
+    from federation.network.host import Libp2pHost
+
+    opened = open_node_folder(folder)
+    invited = parse_invitation(invitation)
+    with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == invited.coordinator) as host:
+        plan, envelope = join_study(host, invited)
+    with write(opened.engine) as session:
+        session.merge(membership_of(invited, envelope, now=system_clock()))
+    emit(
+        {"study": plan.study_id, "site": invited.site, "title": plan.title, "plan_hash": plan.plan_hash},
+        as_json=as_json,
+        text=f"Joined {plan.study_id} as {invited.site}: {plan.title}.\n"
+        f"Next: `accord data check --dir {folder}`, then `accord agreement review --dir {folder}`.",
+    )
+
+
+@app.command()
+def run(
+    folder: DirOption,
+    study: StudyOption = None,
+    until_settled: Annotated[
+        bool, typer.Option("--until-settled", help="End when the study's settlement has been seen.")
+    ] = False,
+    consent_batch_s: Annotated[
+        float, typer.Option("--consent-batch-s", min=1, help="Seconds between two batches of the consent log.")
+    ] = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Take part in a study until stopped. Stop with Ctrl-C; nothing is lost.
+
+    Example: accord node run --dir node
+    """
+    opened = open_node_folder(folder)
+    membership = opened.membership(study)
+    with running(opened.files, opened.settings) as party:
+        from clients.node import Node
+        from federation.network.host import Libp2pHost
+        from federation.rules.keys import PublicKey
+
+        coordinator = PublicKey.from_did(membership.coordinator)
+        with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator) as host:
+            node = Node(
+                NodeParts(
+                    key=opened.key,
+                    engine=opened.engine,
+                    registry=opened.registry,
+                    replica=opened.replica(membership.study),
+                    blobs=opened.blobs,
+                    exchange=host,
+                    membership=membership,
+                    consent_batch_s=consent_batch_s,
+                )
+            )
+            note(f"{membership.site} takes part in {membership.study}")
+            node.run(party.stop, until_settled=until_settled, on_progress=party.show_status)
+            party.show_status(node.status())
+    emit(last_status(opened.files), as_json=as_json, text="The node has stopped; nothing is lost.")
+
+
+@app.command()
+def status(folder: DirOption, study: StudyOption = None, as_json: JsonOption = False) -> None:
+    """Where this node stands: connection, agreement, round, what it waits for.
+
+    Example: accord node status --dir node
+    """
+    opened = open_node_folder(folder)
+    data = node_status(opened, study)
+    emit(data, as_json=as_json, text=_text(data))
+
+
+def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
+    """A node's status from its folder, with what the running process adds."""
+    membership = opened.membership(study)
+    plan, _ = open_plan(membership.plan)
+    live = last_status(opened.files) if is_running(opened.files) else {}
+    if live.get("study") != membership.study:
+        live = {}
+    data: dict[str, Any] = {
+        "did": opened.key.public.did,
+        "peer_id": opened.key.public.peer_id,
+        "study": membership.study,
+        "site": membership.site,
+        "title": plan.title,
+        "running": bool(live),
+        "connected": live.get("connected", False),
+        "agreement": live.get("agreement", membership.status),
+        "round": live.get("round"),
+        "rounds": plan.rounds.count,
+        "settled": live.get("settled", False),
+        "problem": live.get("problem", ""),
+    }
+    return data | {"awaited": _awaited(data, signed=bool(membership.agreement))}
+
+
+def _awaited(data: dict[str, Any], *, signed: bool) -> str:
+    if not signed:
+        return "you: review and sign the agreement (`accord agreement review`, `accord agreement sign`)"
+    if not data["running"]:
+        return "you: start the node (`accord node run`)"
+    if data["problem"]:
+        return f"you: {data['problem']}"
+    if not data["connected"]:
+        return "the coordinator: it does not answer; the node keeps trying"
+    return "nobody: the study is settled" if data["settled"] else "the coordinator: the next step of the study"
+
+
+def _text(data: dict[str, Any]) -> str:
+    round_ = f"{data['round']} of {data['rounds']}" if data["round"] is not None else f"- of {data['rounds']}"
+    return "\n".join(
+        [
+            f"study      {data['study']} ({data['title']})",
+            f"site       {data['site']}",
+            f"agreement  {data['agreement']}",
+            f"running    {'yes' if data['running'] else 'no'}",
+            f"connected  {'yes' if data['connected'] else 'no'}",
+            f"round      {round_}",
+            f"awaited    {data['awaited']}",
+        ]
+    )
+

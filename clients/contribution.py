@@ -1,0 +1,303 @@
+"""An institution's part in one round: consent, budget, training, release, commitment; and showing it afterwards.
+
+The order is the promise. The whole charge is reserved and started, durably, before the first read of data; consent is
+asked at that moment, for each person; what was released is stored together with the charge before anything is sent. A
+repeated request is answered with what is stored and never trains again. A round that a crash interrupted between
+reading and storing stays charged and is not repeated. A refusal tells the coordinator one of a few fixed sentences;
+what exactly was wrong (a line, a value, a count) is for the institution's own operators.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Engine
+
+from clients.data.check import CheckedData, check_data
+from clients.data.dataset import find_dataset, load_dataset
+from clients.privacy.budget import BudgetLedger, State
+from clients.privacy.cohort import judge_cohort
+from clients.privacy.noise import NoiseSource
+from clients.privacy.release import release
+from clients.selection import Selection, select
+from clients.storage import RoundUse, StoredUpdate, recall, remember
+from clients.update import PreparedUpdate, Provenance, prepare_update
+from consent.registry import Registry
+from consent.rules.decision import use_of
+from federation.errors import OperatorError, PeerError, PrivacyError
+from federation.rules.accounting import count_event, derive_noise_multiplier, round_event
+from federation.rules.admission import parameter_count
+from federation.rules.documents import ConsistencyProof, Refusal
+from federation.rules.fixedpoint import Integers, from_fixed, unpack
+from federation.rules.instant import format_instant
+from federation.rules.keys import PrivateKey
+from federation.rules.study import Agreement, StudyPlan
+from federation.storage.blobs import BlobStore
+from federation.storage.code import code_hash
+from federation.storage.database import read, write
+
+logger = logging.getLogger(__name__)
+
+NONCE_BYTES: Final = 32
+REFUSALS: Final[Mapping[str, str]] = {
+    "budget": "the round does not fit the privacy budget of this institution's people",
+    "cohort": "the noisy count of people whose data may be used is below the plan's minimum",
+    "interrupted": "the node stopped while it worked on this round, which stays charged and is not repeated",
+    "not-ready": "this institution's data set cannot be used as it is; its operators know why",
+    "revoked": "this institution has revoked its agreement",
+    "unsafe": "the training engine refused for privacy",
+    "wrong-base": "this institution made an update for this round on another model",
+}
+
+
+class _DeclinedError(Exception):
+    """The round is refused with a code of :data:`REFUSALS`; ``detail`` stays inside."""
+
+    def __init__(self, code: str, detail: str, *, remembered: bool = True) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.remembered = remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the coordinator asks for: an update of ``base_model`` in ``round_number``.
+
+    ``consent_size`` is the size of this institution's consent log that the study saw last (0: none yet).
+    """
+
+    round_number: int
+    base_model: str
+    consent_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A signed document: ``kind`` is ``commitment``, ``refusal`` or ``update``."""
+
+    kind: str
+    data: bytes
+
+
+class Contribution:
+    """One institution's work for one study.
+
+    Args:
+        plan: the study's plan.
+        agreement: what this institution signed.
+        key: the institution's key.
+        engine: the node's database.
+        registry: the consents.
+        blobs: where chunks are served from.
+        fetch: fetches a blob by its name.
+        noise: where privacy noise comes from.
+        clock: the time.
+        dataset: the registered data set's name; None takes the only one.
+        agreed: whether the agreement still stands, asked at every round.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: StudyPlan,
+        agreement: Agreement,
+        key: PrivateKey,
+        engine: Engine,
+        registry: Registry,
+        blobs: BlobStore,
+        fetch: Callable[[str], bytes],
+        noise: NoiseSource,
+        clock: Callable[[], datetime],
+        dataset: str | None = None,
+        agreed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        if agreement.plan_hash != plan.plan_hash:
+            raise PeerError("The agreement is for another plan.", remedy="Review and sign this plan's agreement.")
+        self._plan = plan
+        self._agreement = agreement
+        self._key = key
+        self._engine = engine
+        self._registry = registry
+        self._blobs = blobs
+        self._fetch = fetch
+        self._noise = noise
+        self._clock = clock
+        self._dataset = dataset
+        self._agreed = agreed
+        self._budget = BudgetLedger(engine, clock=clock)
+
+    def commit(self, task: Task) -> Answer:
+        """Train for a round, and answer with the commitment, or with a signed refusal that says why not."""
+        refused = self._remembered_refusal(task.round_number)
+        if refused is not None:
+            return Answer("refusal", refused)
+        try:
+            stored = self._stored(task.round_number)
+            if stored is None:
+                self._check_agreed()
+                return Answer("commitment", self._train(task))
+            if stored.base_sha256 != task.base_model:
+                raise _DeclinedError("wrong-base", "the coordinator names another base model", remembered=False)
+            return Answer("commitment", stored.commitment)
+        except _DeclinedError as declined:
+            logger.warning("round %d refused: %s: %s", task.round_number, declined.code, declined.detail)
+            return Answer("refusal", self._refusal(task, declined))
+
+    def reveal(self, round_number: int) -> Answer:
+        """Show the update that was committed.
+
+        Raises:
+            PeerError: nothing was committed for this round.
+        """
+        stored = self._stored(round_number)
+        if stored is None:
+            raise PeerError(f"No update was committed for round {round_number}.", remedy="Ask in an open round.")
+        return Answer("update", stored.envelope)
+
+    def _train(self, task: Task) -> bytes:
+        """Make, store and charge this round's update; its signed commitment."""
+        plan, study, number = self._plan, self._plan.study_id, task.round_number
+        base = unpack(self._fetch(task.base_model), length=parameter_count(plan))
+        event = round_event(plan)
+        self._charge(number)
+        data = self._read_data()
+        selection = self._select(data)
+        cohort = judge_cohort(len(selection.subjects), plan, self._noise)
+        use = self._use(task, selection, data, cohort.noisy_count)
+        if not cohort.large_enough:
+            self._budget.commit(study, number, count_event(plan), together_with=[use])
+            raise _DeclinedError("cohort", "too few people may be used at this moment")
+        prepared = self._prepare(task, self._compute(base, selection), selection)
+        for chunk in prepared.chunks:
+            self._blobs.put(chunk)
+        stored = StoredUpdate(
+            study=study,
+            round=number,
+            base_sha256=task.base_model,
+            update_sha256=prepared.update.update,
+            nonce=prepared.update.nonce,
+            payload=prepared.packed,
+            commitment=prepared.commitment.sign(self._key).to_bytes(),
+            envelope=prepared.update.sign(self._key).to_bytes(),
+            created_at=format_instant(self._clock()),
+        )
+        commitment = stored.commitment
+        self._budget.commit(study, number, event, together_with=[stored, use])
+        logger.info("round %d: update committed", number)
+        return commitment
+
+    def _check_agreed(self) -> None:
+        if not self._agreed():
+            raise _DeclinedError("revoked", "the agreement was revoked here")
+
+    def _charge(self, number: int) -> None:
+        """Reserve and start the round's whole charge."""
+        study = self._plan.study_id
+        charge = self._budget.charge(study, number)
+        if charge is not None and charge.state is State.STARTED:
+            raise _DeclinedError("interrupted", "the charge was started, and nothing was stored")
+        try:
+            self._budget.reserve(study, number, round_event(self._plan))
+            self._budget.start(study, number)
+        except PrivacyError as error:
+            raise _DeclinedError("budget", f"{error.message} {error.remedy}") from error
+
+    def _read_data(self) -> CheckedData:
+        try:
+            entry = find_dataset(self._engine, self._dataset)
+            return check_data(load_dataset(entry), self._plan.schema_contract, subject_column=entry.subject_column)
+        except OperatorError as error:
+            raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
+
+    def _select(self, data: CheckedData) -> Selection:
+        """Ask every subject's consent, now."""
+        use = use_of(self._plan, self._key.public.did)
+        return select(data, self._registry.decide_all(use, self._clock(), data.batch.subjects))
+
+    def _compute(self, base: Integers, selection: Selection) -> Integers:
+        # torch and Opacus take seconds to load: only here, where they are needed
+        from clients.privacy.dp_training import train
+
+        try:
+            delta = train(
+                self._plan,
+                from_fixed(base),
+                selection.batch,
+                self._agreement.nominal_cohort,
+                derive_noise_multiplier(self._plan),
+                self._noise,
+            )
+            return release(delta, self._plan)
+        except PrivacyError as error:
+            raise _DeclinedError("unsafe", error.message) from error
+
+    def _prepare(self, task: Task, vector: Integers, selection: Selection) -> PreparedUpdate:
+        checkpoint = self._registry.checkpoint()
+        proof: tuple[bytes, ...] = ()
+        if task.consent_size:
+            proof = self._registry.consistency(task.consent_size, checkpoint.checkpoint.size)
+        return prepare_update(
+            vector,
+            party=self._key.public,
+            study=self._plan.study_id,
+            round_number=task.round_number,
+            base_model=task.base_model,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            provenance=Provenance(
+                event=dict(round_event(self._plan)),
+                consent_checkpoint=checkpoint.to_bytes().decode("utf-8"),
+                consent_consistency=ConsistencyProof(
+                    old_size=task.consent_size, proof=tuple(part.hex() for part in proof)
+                ),
+                dataset_commitment=selection.rows.commitment.hex(),
+                code_hash=code_hash(),
+            ),
+        )
+
+    def _use(self, task: Task, selection: Selection, data: CheckedData, noisy_count: float) -> RoundUse:
+        return RoundUse(
+            study=self._plan.study_id,
+            round=task.round_number,
+            decided_at=format_instant(self._clock()),
+            eligible=len(selection.subjects),
+            counts=_json(selection.counts),
+            subjects=json.dumps(list(selection.subjects)),
+            salt=selection.rows.salt.hex(),
+            rows_commitment=selection.rows.commitment.hex(),
+            dataset_sha256=data.sha256,
+            noisy_count=f"{noisy_count:.1f}",
+        )
+
+    def _stored(self, round_number: int) -> StoredUpdate | None:
+        with read(self._engine) as session:
+            return session.get(StoredUpdate, (self._plan.study_id, round_number))
+
+    def _remembered_refusal(self, round_number: int) -> bytes | None:
+        with read(self._engine) as session:
+            text = recall(session, self._refusal_key(round_number))
+        return text.encode("utf-8") if text is not None else None
+
+    def _refusal(self, task: Task, declined: _DeclinedError) -> bytes:
+        refusal = Refusal(
+            study=self._plan.study_id,
+            round=task.round_number,
+            code=declined.code,
+            message=REFUSALS[declined.code],
+        )
+        data = refusal.sign(self._key).to_bytes()
+        if declined.remembered:
+            with write(self._engine) as session:
+                remember(session, self._refusal_key(task.round_number), data.decode("utf-8"))
+        return data
+
+    def _refusal_key(self, round_number: int) -> str:
+        return f"refusal/{self._plan.study_id}/{round_number}"
+
+
+def _json(value: Mapping[str, int]) -> str:
+    return json.dumps(dict(value), sort_keys=True)

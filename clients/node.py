@@ -1,0 +1,334 @@
+"""A running node: connects to the coordinator, agrees, contributes, witnesses, keeps its consent log.
+
+The node dials out and listens nowhere; the coordinator's requests come back over that connection. All that must last is
+in the folder: a node that was killed goes on where its database stands.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlmodel import col, select
+
+from clients.contribution import Contribution
+from clients.flower.app import client_app
+from clients.flower.runtime import FlowerRuntime, context_for
+from clients.privacy.noise import NoiseSource, SecureNoise
+from clients.storage import StudyMembership, open_node
+from clients.witness import Witness
+from consent.registry import TABLES as CONSENT_TABLES
+from consent.registry import Registry, open_registry
+from federation.coordinator.history import system_clock
+from federation.coordinator.protocols import (
+    AGREEMENT,
+    COSIGN,
+    COSIGN_BYTES_MAX,
+    JOIN,
+    PLAN_REPLY_BYTES_MAX,
+    REVOCATION,
+    JoinRequest,
+)
+from federation.errors import AccordError, OperatorError, UnavailableError
+from federation.identity import create_key, load_key
+from federation.network.blobs import fetch_blob, serve_blobs
+from federation.network.exchange import Exchange
+from federation.rules.canonical import sha256_hex
+from federation.rules.documents import CHUNK_BYTES_MAX
+from federation.rules.instant import format_instant
+from federation.rules.invitation import Invitation
+from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
+from federation.storage.blobs import BlobStore, FolderBlobStore
+from federation.storage.database import read, write
+from federation.storage.log import LOG_TABLES, SqliteLog
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_S: Final = 30.0
+_POLL_S: Final = 0.2
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFolder:
+    """An opened node."""
+
+    files: PartyFolder
+    settings: PartySettings
+    key: PrivateKey
+    engine: Engine
+    blobs: FolderBlobStore
+
+    @property
+    def registry(self) -> Registry:
+        """The institution's consents."""
+        return open_registry(self.engine, self.key, batch_size=self.settings.consent_batch_size)
+
+    def membership(self, study: str | None = None) -> StudyMembership:
+        """The study that this node joined; without a name, the newest.
+
+        Raises:
+            OperatorError: none, or none of that name.
+        """
+        with read(self.engine) as session:
+            rows = list(session.exec(select(StudyMembership).order_by(col(StudyMembership.joined_at))))
+        chosen = [row for row in rows if study in (None, row.study)]
+        if not chosen:
+            known = ", ".join(row.study for row in rows) or "none yet"
+            raise OperatorError(
+                f"This node has not joined {study or 'a study'} (joined: {known}).",
+                remedy="Join with the string that the coordinator sent: `accord node join INVITATION --dir DIR`.",
+            )
+        return chosen[-1]
+
+    def update_membership(self, study: str, **values: Any) -> None:
+        """Store fields of a membership durably."""
+        with write(self.engine) as session:
+            row = session.get(StudyMembership, study)
+            if row is None:
+                raise OperatorError(f"This node has not joined {study}.", remedy="Join it first.")
+            for name, value in values.items():
+                setattr(row, name, value)
+            session.add(row)
+
+    def replica(self, study: str) -> SqliteLog:
+        """This node's copy of a study's log."""
+        return SqliteLog(self.engine, study)
+
+
+def create_node(path: Path, settings: PartySettings) -> NodeFolder:
+    """Make a node in an empty folder, its lifetime budget fixed.
+
+    Raises:
+        OperatorError: a party lives there already.
+    """
+    from clients.privacy.budget import BudgetLedger
+
+    create_settings(path, settings)
+    create_key(PartyFolder(path).key)
+    opened = open_node_folder(path)
+    BudgetLedger.create(
+        opened.engine,
+        epsilon=settings.lifetime_epsilon,
+        delta=settings.lifetime_delta,
+        order=settings.renyi_order,
+        clock=system_clock,
+    )
+    return opened
+
+
+def open_node_folder(path: Path) -> NodeFolder:
+    """Open a node's folder.
+
+    Raises:
+        OperatorError: no node lives there, or its files are damaged or open to others.
+    """
+    files = PartyFolder(path)
+    settings = load_settings(path)
+    if settings.role != "node":
+        raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the node's folder.")
+    return NodeFolder(
+        files=files,
+        settings=settings,
+        key=load_key(files.key),
+        engine=open_node(path, *LOG_TABLES, *CONSENT_TABLES),
+        blobs=FolderBlobStore(files.blobs),
+    )
+
+
+def join(exchange: Exchange, invitation: Invitation) -> tuple[StudyPlan, bytes]:
+    """Show the invitation's token to the coordinator that it names; the signed plan.
+
+    Raises:
+        UnavailableError: the coordinator does not answer.
+        PeerError: the token is not valid (any more), or the plan is not the coordinator's or not the invitation's.
+    """
+    coordinator = exchange.connect(invitation.address, timeout_s=_REQUEST_S)
+    request = JoinRequest(study=invitation.study, token=invitation.token)
+    data = exchange.request(
+        coordinator, JOIN, request.to_payload(), timeout_s=_REQUEST_S, max_bytes=PLAN_REPLY_BYTES_MAX
+    )
+    plan, _ = open_plan(data, signer=coordinator)
+    if plan.study_id != invitation.study:
+        raise UnavailableError(
+            f"The coordinator sent the plan of {plan.study_id}, not of {invitation.study}.",
+            remedy="Ask the coordinator for a new invitation.",
+        )
+    return plan, data
+
+
+def membership_of(invitation: Invitation, plan_envelope: bytes, *, now: datetime) -> StudyMembership:
+    """What the node stores of a study that it has joined."""
+    return StudyMembership(
+        study=invitation.study,
+        plan=plan_envelope,
+        coordinator=invitation.coordinator.did,
+        address=invitation.address,
+        site=invitation.site,
+        token=invitation.token,
+        joined_at=format_instant(now),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """What a node runs on; all of it can be in memory."""
+
+    key: PrivateKey
+    engine: Engine
+    registry: Registry
+    replica: SqliteLog
+    blobs: BlobStore
+    exchange: Exchange
+    membership: StudyMembership
+    noise: NoiseSource = field(default_factory=SecureNoise)
+    clock: Callable[[], datetime] = system_clock
+    consent_batch_s: float = 60.0
+
+
+class Node:
+    """One institution in one study, while it runs.
+
+    Raises:
+        OperatorError: no agreement has been signed.
+    """
+
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
+        membership = parts.membership
+        if not membership.agreement:
+            raise OperatorError(
+                f"No agreement is signed for {membership.study}.",
+                remedy="Read the plan with `accord agreement review`, then sign it with `accord agreement sign`.",
+            )
+        self._coordinator = PublicKey.from_did(membership.coordinator)
+        self._plan, _ = open_plan(membership.plan, signer=self._coordinator)
+        agreement, _ = open_agreement(membership.agreement, signer=parts.key.public)
+        self._contribution = Contribution(
+            plan=self._plan,
+            agreement=agreement,
+            key=parts.key,
+            engine=parts.engine,
+            registry=parts.registry,
+            blobs=parts.blobs,
+            fetch=self._fetch,
+            noise=parts.noise,
+            clock=parts.clock,
+            dataset=membership.dataset or None,
+            agreed=lambda: not self._membership().revocation,
+        )
+        self._witness = Witness(
+            plan=self._plan,
+            plan_blob=sha256_hex(membership.plan),
+            coordinator=self._coordinator,
+            key=parts.key,
+            log=parts.replica,
+            blobs=self._fetch,
+            clock=parts.clock,
+        )
+        self._delivered = b""
+        self._batched_at: datetime | None = None
+        self._problem = ""
+
+    @property
+    def witness(self) -> Witness:
+        """This node's replica of the study's log."""
+        return self._witness
+
+    def serve(self) -> FlowerRuntime:
+        """Connect, open this node's doors to the coordinator, and start the ClientApp; close the result at the end."""
+        exchange = self._parts.exchange
+        if self._parts.registry.checkpoint().checkpoint.size == 0:
+            self._parts.registry.append_batch(self._parts.clock())
+        app = client_app(self._contribution, study=self._plan.study_id, party=self._parts.key.public)
+        runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange))
+        exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
+        serve_blobs(exchange, self._parts.blobs)
+        exchange.keep_connected(self._parts.membership.address)
+        return runtime
+
+    def run(
+        self, stop: threading.Event, *, until_settled: bool = False, on_progress: OnProgress = lambda _status: None
+    ) -> None:
+        """Keep going until ``stop`` (or until the settlement has been seen and cosigned)."""
+        with self.serve():
+            while not stop.is_set():
+                self.tick()
+                on_progress(self.status())
+                if until_settled and self._finished():
+                    return
+                stop.wait(_POLL_S)
+
+    def tick(self) -> None:
+        """Do what is due: deliver the agreement or its revocation, append a consent batch."""
+        membership = self._membership()
+        document = membership.revocation or membership.agreement
+        if document != self._delivered and self._coordinator in self._parts.exchange.connected():
+            self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
+        now = self._parts.clock()
+        due = self._batched_at is None or (now - self._batched_at).total_seconds() >= self._parts.consent_batch_s
+        if due:
+            self._parts.registry.append_batch(now)
+            self._batched_at = now
+
+    def status(self) -> dict[str, Any]:
+        """Where this node stands."""
+        state = self._witness.state
+        did = self._parts.key.public.did
+        current = state.round
+        return {
+            "study": state.study,
+            "site": self._parts.membership.site,
+            "connected": self._coordinator in self._parts.exchange.connected(),
+            "agreement": "admitted" if did in state.agreements else ("delivered" if self._delivered else "waiting"),
+            "round": current.number if current else len(state.closed),
+            "rounds": self._plan.rounds.count,
+            "log_size": state.size,
+            "settled": state.settled,
+            "problem": self._problem,
+        }
+
+    def _membership(self) -> StudyMembership:
+        """The membership as it is stored now: an officer may have revoked meanwhile."""
+        with read(self._parts.engine) as session:
+            return session.get(StudyMembership, self._plan.study_id) or self._parts.membership
+
+    def _deliver(self, protocol: str, document: bytes) -> None:
+        """Bring a signed document to the coordinator; what does not arrive is brought again at the next tick."""
+        try:
+            self._parts.exchange.request(self._coordinator, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+        except UnavailableError as error:
+            logger.info("a document waits: %s", error.message)
+            return
+        except AccordError as error:
+            if self._problem != error.message:
+                logger.warning("the coordinator does not take a document: %s", error.message)
+            self._problem = error.message
+            return
+        self._delivered = document
+        self._problem = ""
+
+    def _fetch(self, name: str) -> bytes:
+        """A blob, from this node's store, else from the coordinator."""
+        return fetch_blob(
+            self._parts.exchange,
+            self._coordinator,
+            name,
+            self._parts.blobs,
+            timeout_s=_REQUEST_S,
+            max_bytes=CHUNK_BYTES_MAX,
+        )
+
+    def _finished(self) -> bool:
+        state = self._witness.state
+        if not state.settled:
+            return False
+        last = self._parts.replica.latest_checkpoint()
+        return last is not None and last[0] == state.size
+

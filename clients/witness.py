@@ -1,0 +1,123 @@
+"""The node as a witness: it replays the coordinator's log and cosigns only what it has checked.
+
+Checked before a cosignature: every entry by the log's rules, every round's aggregate from the blobs, every settlement
+from the opened value tables, and that the tree extends the one cosigned last. The replica is on disk before anything is
+signed, so a witness never signs two trees that do not fit.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from federation.coordinator.protocols import CosignReply, CosignRequest
+from federation.errors import PeerError
+from federation.rules import audit
+from federation.rules.checkpoint import cosign, cosignature_line, open_checkpoint
+from federation.rules.entries import RoundClosed, StudySettled, open_entry
+from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.replay import StudyState, apply, begin, replay
+from federation.rules.study import StudyPlan, read
+from federation.storage.log import MerkleLog
+
+logger = logging.getLogger(__name__)
+
+Blobs = Callable[[str], bytes]
+
+
+class Witness:
+    """One institution's replica of one study's log.
+
+    Args:
+        plan: the study's plan.
+        plan_blob: SHA-256 of the signed plan's bytes.
+        coordinator: whose log it is.
+        key: the institution's key.
+        log: where the replica is kept.
+        blobs: fetches a blob by its name (from the node's store, else from the coordinator).
+        clock: stamps cosignatures.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: StudyPlan,
+        plan_blob: str,
+        coordinator: PublicKey,
+        key: PrivateKey,
+        log: MerkleLog,
+        blobs: Blobs,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._key = key
+        self._log = log
+        self._blobs = blobs
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state = replay(begin(plan, plan_blob=plan_blob, coordinator=coordinator), log.entries(0, log.size))
+
+    @property
+    def state(self) -> StudyState:
+        """What the replica says."""
+        return self._state
+
+    def handle(self, peer: PublicKey, payload: bytes) -> bytes:
+        """Answer the coordinator's request to check entries and to cosign a checkpoint.
+
+        Raises:
+            PeerError: not the coordinator, an entry that breaks a rule, a false aggregate or settlement, or a
+                checkpoint that is not the tree that this witness has.
+        """
+        request = read(CosignRequest, payload, max_bytes=len(payload))
+        if peer != self._state.coordinator or request.study != self._state.study:
+            raise PeerError("This witness follows another study.", remedy="Ask the study's own witnesses.")
+        with self._lock:
+            self._extend(request)
+            line = self._cosign(request.checkpoint) if request.checkpoint is not None else None
+            return CosignReply(size=self._log.size, cosignature=line).to_payload()
+
+    def _extend(self, request: CosignRequest) -> None:
+        """Append the entries that are new, each after its check; those that are known must be the same."""
+        for index, text in enumerate(request.entries, start=request.first):
+            data = text.encode("utf-8")
+            if index > self._log.size:
+                return  # a gap: the reply's size tells the coordinator where to begin
+            if index < self._log.size:
+                if self._log.entry(index) != data:
+                    raise PeerError(
+                        f"Entry {index} is not the one that this witness was shown before: the log is forked.",
+                        remedy="Keep both as evidence; this node no longer cosigns this log.",
+                    )
+                continue
+            entry = open_entry(data, signer=self._state.coordinator)
+            after = apply(self._state, entry)
+            if isinstance(entry.body, RoundClosed) and entry.body.outcome == "aggregated":
+                audit.check_round(after.closed[-1], after, self._blobs)
+            if isinstance(entry.body, StudySettled):
+                audit.check_settlement(self._state, entry.body, self._blobs)
+            self._log.append(entry.id, data)
+            self._state = after
+
+    def _cosign(self, note: str) -> str | None:
+        """The cosignature line for a checkpoint of exactly the replica; None while entries are missing."""
+        signed = open_checkpoint(
+            note.encode("utf-8"),
+            origin=self._state.plan.origin,
+            signer=self._state.coordinator,
+            witnesses=self._state.witnesses,
+        )
+        checkpoint = signed.checkpoint
+        if checkpoint.size > self._log.size:
+            return None
+        last = self._log.latest_checkpoint()
+        if last is not None and checkpoint.size < last[0]:
+            raise PeerError("The checkpoint is older than the one cosigned last.", remedy="Show the newest one.")
+        if checkpoint.root != self._log.root(checkpoint.size):
+            raise PeerError(
+                f"The checkpoint of size {checkpoint.size} is not the tree that this witness was shown.",
+                remedy="Keep the checkpoint as evidence: its signer shows different logs to different parties.",
+            )
+        self._log.save_checkpoint(note.encode("utf-8"), checkpoint.size)
+        line = cosignature_line(cosign(checkpoint, self._key, timestamp=int(self._clock().timestamp())))
+        logger.info("cosigned size %d", checkpoint.size)
+        return line

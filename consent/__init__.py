@@ -1,0 +1,1 @@
+"""What people agreed to: records, decisions, the registry of an institution."""

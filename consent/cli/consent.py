@@ -1,0 +1,296 @@
+"""``accord consent``: grant, withdraw and verify people's signed consents, and make wallets to sign with.
+
+These commands work beside a node that is running: both use the node's database, one short transaction at a time.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from consent.cli.instructions import (
+    VALID_DAYS_DEFAULT,
+    Offer,
+    decimal,
+    instant,
+    of_people,
+    read_csv,
+    read_decisions,
+    sign_all,
+    with_times,
+    without_terms,
+)
+from consent.registry import LICENCE_REF, TABLES, Registry, open_registry
+from consent.rules.decision import Decision, chain_fault, use_of
+from consent.rules.purposes import in_words
+from consent.rules.receipt import Receipt
+from consent.rules.record import RECORD_BYTES_MAX, Action, ConsentRecord, open_record
+from consent.wallet import Wallet
+from federation.cli.output import DirOption, JsonOption, emit, group
+from federation.errors import ConsentError, OperatorError
+from federation.identity import load_key
+from federation.rules.instant import format_instant
+from federation.rules.keys import PrivateKey
+from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plain_decimal, plan_from_toml
+from federation.settings import PartyFolder, load_settings
+from federation.storage.database import open_database
+
+app = group("Grant, withdraw and verify people's signed consents.")
+
+WalletOption = Annotated[
+    Path,
+    typer.Option("--wallet", help="The file with the people's keys (`accord consent wallet`).", show_default=False),
+]
+SubjectOption = Annotated[
+    list[str] | None, typer.Option("--subject", help="The person's name in the data; may be repeated.")
+]
+
+
+@app.command(
+    epilog="Example: accord consent wallet --out patients.wallet --from-csv cleveland.csv --subject-column patient_id"
+)
+def wallet(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The wallet's file; keys that it holds stay.", show_default=False)],
+    from_csv: Annotated[Path | None, typer.Option("--from-csv", help="A CSV file that names the people.")] = None,
+    subject_column: Annotated[str, typer.Option(help="The column of that file with their names.")] = "patient_id",
+    subject: SubjectOption = None,
+    licence: Annotated[bool, typer.Option("--licence", help="A key for the owner of a whole source.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key for each person: a file to sign with, for trying Accord out."""
+    refs = list(subject or ()) + ([LICENCE_REF] if licence else [])
+    if from_csv is not None:
+        header, rows = read_csv(from_csv)
+        if subject_column not in header:
+            raise OperatorError(
+                f"{from_csv} has no column {subject_column!r} (it has {', '.join(header)}).",
+                remedy="Name the column with --subject-column.",
+            )
+        refs += [row[subject_column] for _, row in rows]
+    if not refs:
+        raise OperatorError("Nobody is named.", remedy="Add --from-csv, --subject or --licence.")
+    keys = Wallet(out)
+    fresh = keys.create(refs)
+    total = len(keys.refs())
+    emit(
+        {"wallet": str(out), "created": len(fresh), "keys": total},
+        as_json=as_json,
+        text=f"{out} holds {total} keys, {len(fresh)} of them new.",
+    )
+
+
+@app.command(
+    epilog="Example: accord consent grant --dir cleveland --wallet patients.wallet --all --purpose DUO:0000007"
+    " --disease MONDO:0005267 --epsilon-max 3"
+)
+def grant(
+    *,
+    folder: DirOption,
+    wallet_file: WalletOption,
+    subject: SubjectOption = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Everybody in the wallet.")] = False,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file: subject,action[,valid_until[,valid_from]] (grant, refuse, withdraw)."),
+    ] = None,
+    purpose: Annotated[list[str] | None, typer.Option(help="A DUO code, such as DUO:0000006; may be repeated.")] = None,
+    disease: Annotated[list[str] | None, typer.Option(help="A MONDO code, for DUO:0000007; may be repeated.")] = None,
+    epsilon_max: Annotated[str | None, typer.Option(help="The highest epsilon of a study that is allowed.")] = None,
+    delta_max: Annotated[str, typer.Option(help="The highest delta of a study that is allowed.")] = "0.00001",
+    valid_days: Annotated[int, typer.Option(min=1, max=36500, help="How long it holds.")] = VALID_DAYS_DEFAULT,
+    valid_until: Annotated[str | None, typer.Option(help="Until when it holds; wins over --valid-days.")] = None,
+    valid_from: Annotated[str | None, typer.Option(help="From when it holds; now, if it is left out.")] = None,
+    licence: Annotated[bool, typer.Option("--licence", help="The owner's licence for the whole source.")] = False,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Record a no instead of a yes.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign people's decisions with their keys and hand them to the registry: all of them, or none."""
+    keys = Wallet(wallet_file)
+    refs = list(subject or ()) + ([LICENCE_REF] if licence else [])
+    refs += [ref for ref in keys.refs() if ref != LICENCE_REF] if everybody else []
+    instructions = of_people(refs, Action.REFUSE if refuse else Action.GRANT)
+    instructions += read_decisions(decisions) if decisions is not None else []
+    if not instructions:
+        raise OperatorError("Nobody is named.", remedy="Add --subject, --all, --decisions or --licence.")
+    begin = None if valid_from is None else instant(valid_from, "--valid-from")
+    instructions = with_times(instructions, valid_from=begin)
+    offer = None
+    if purpose and epsilon_max is not None and not without_terms(instructions):
+        offer = Offer(
+            purposes=tuple(purpose),
+            diseases=tuple(disease or ()),
+            epsilon_max=decimal(epsilon_max, "--epsilon-max"),
+            delta_max=decimal(delta_max, "--delta-max"),
+            valid_days=valid_days,
+            valid_until=None if valid_until is None else instant(valid_until, "--valid-until"),
+        )
+    registry, _ = _registry(folder)
+    receipts = registry.submit_all(sign_all(registry, keys, instructions, offer))
+    _report(receipts, as_json=as_json)
+
+
+@app.command(epilog="Example: accord consent withdraw --dir cleveland --subject cleveland-0017")
+def withdraw(
+    *,
+    folder: DirOption,
+    subject: SubjectOption = None,
+    wallet_file: Annotated[
+        Path | None,
+        typer.Option("--wallet", help="Sign with the person's own key; without it the institution attests."),
+    ] = None,
+    licence: Annotated[bool, typer.Option("--licence", help="Withdraw the licence for the whole source.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Withdraw, for the person who asks: it needs no key and binds from the receipt on."""
+    refs = list(dict.fromkeys(list(subject or ()) + ([LICENCE_REF] if licence else [])))
+    if not refs:
+        raise OperatorError("Nobody is named.", remedy="Add --subject.")
+    registry, key = _registry(folder)
+    if wallet_file is None:
+        receipts = registry.withdraw_all(refs)
+    else:
+        unknown = sorted(set(refs) - set(registry.heads()))
+        if unknown:
+            raise ConsentError(f"No consent is known for {', '.join(unknown)[:200]}.", remedy="Check the names.")
+        signed = sign_all(registry, Wallet(wallet_file), of_people(refs, Action.WITHDRAW), None)
+        receipts = registry.submit_all(signed)
+    lines = [f"{receipt.subject_ref}: withdrawn since {receipt.received_at}." for receipt in receipts]
+    lines.append("It takes effect in the next round of every study. Rewards that were earned stay.")
+    data = {"withdrawn": len(receipts), "receipts": [_receipt(receipt, key) for receipt in receipts]}
+    emit(data, as_json=as_json, text="\n".join(lines))
+
+
+@app.command(epilog="Example: accord consent verify --dir cleveland --subject cleveland-0017 --plan heart.toml")
+def verify(
+    *,
+    file: Annotated[Path | None, typer.Argument(help="A record in a file.", show_default=False)] = None,
+    folder: Annotated[Path | None, typer.Option("--dir", envvar="ACCORD_DIR", help="The institution's folder.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The person whose records are checked.")] = None,
+    licence: Annotated[bool, typer.Option("--licence", help="Check the owner's licence.")] = False,
+    plan: Annotated[Path | None, typer.Option(help="Also decide about this study (TOML, or the signed plan).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check one record, or one person's whole chain and what it means for a study (exit code 6 when it is a no)."""
+    ref = LICENCE_REF if licence else subject
+    if file is not None and ref is None and plan is None:
+        record = open_record(_bytes(file, RECORD_BYTES_MAX))
+        emit({"valid": True, "records": [_record(record)]}, as_json=as_json, text="Valid. " + _sentence(record))
+        return
+    if file is not None or folder is None or ref is None:
+        raise OperatorError("It is not clear what to check.", remedy="Name a FILE, or --dir with --subject.")
+    registry, key = _registry(folder)
+    history, head = registry.histories().get(ref, ()), registry.head(ref)
+    records = [open_record(data) for data in history]
+    if not records:
+        raise ConsentError(f"There is no record under {ref!r}.", remedy="Check the name; without a record it is a no.")
+    fault = chain_fault(records, institution=key.public.did, head=head)
+    if fault is not None:
+        raise ConsentError(
+            f"The records of {ref!r} are not one whole chain: {fault.text}.",
+            remedy="Restore the database from your backup; until then nothing of theirs is used.",
+        )
+    lines = [f"{len(records)} valid records.", *(f"  {record.seq}. {_sentence(record)}" for record in records)]
+    data: dict[str, Any] = {"valid": True, "records": [_record(record) for record in records]}
+    decision = None if plan is None else _decide(registry, key, _plan(plan), ref)
+    if decision is not None:
+        lines.append(decision.sentence)
+        data["decision"] = {
+            "permitted": decision.permitted,
+            "status": decision.status.value,
+            "reasons": [{"code": reason.code, "text": reason.text} for reason in decision.reasons],
+        }
+    emit(data, as_json=as_json, text="\n".join(lines))
+    if decision is not None and not decision.permitted:
+        raise typer.Exit(ConsentError.exit_code)
+
+
+def _registry(path: Path) -> tuple[Registry, PrivateKey]:
+    folder = PartyFolder(path)
+    settings = load_settings(path)
+    if settings.role != "node":
+        raise OperatorError(
+            f"{path} is a {settings.role}'s folder.", remedy="Consents live in an institution's folder."
+        )
+    key = load_key(folder.key)
+    engine = open_database(folder.database, *TABLES)
+    return open_registry(engine, key, batch_size=settings.consent_batch_size), key
+
+
+def _decide(registry: Registry, key: PrivateKey, plan: StudyPlan, ref: str) -> Decision:
+    use = use_of(plan, key.public.did)
+    return registry.decide_all(use, registry.now(), [ref])[ref]
+
+
+def _plan(path: Path) -> StudyPlan:
+    data = _bytes(path, 2 * PLAN_BYTES_MAX)
+    if data.startswith(b"{"):
+        return open_plan(data.rstrip(b"\n"))[0]
+    return plan_from_toml(data.decode("utf-8", errors="replace"), source=str(path))
+
+
+def _bytes(path: Path, bytes_max: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}.", remedy="Check the file's name.") from error
+    if len(data) > bytes_max:
+        raise OperatorError(f"{path} is larger than {bytes_max} bytes.", remedy="Check the file's name.")
+    return data
+
+
+def _report(receipts: list[Receipt], *, as_json: bool) -> None:
+    counts = Counter(receipt.action for receipt in receipts)
+    granted, refused, withdrawn = (counts[action] for action in (Action.GRANT, Action.REFUSE, Action.WITHDRAW))
+    data = {
+        "granted": granted,
+        "refused": refused,
+        "withdrawn": withdrawn,
+        "receipts": [receipt.model_dump(mode="json") for receipt in receipts],
+    }
+    emit(data, as_json=as_json, text=f"Recorded: {granted} granted, {refused} refused, {withdrawn} withdrawn.")
+
+
+def _receipt(receipt: Receipt, key: PrivateKey) -> dict[str, Any]:
+    return {**receipt.model_dump(mode="json"), "signed": json.loads(receipt.sign(key).to_bytes())}
+
+
+def _record(record: ConsentRecord) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "action": record.action.value,
+        "attested": record.attested,
+        "digest": record.digest,
+        "institution": record.institution,
+        "issuer": record.issuer,
+        "mechanism": record.mechanism.value,
+        "seq": record.seq,
+        "signed_at": format_instant(record.signed_at),
+        "subject": record.subject,
+        "valid_from": format_instant(record.valid_from),
+    }
+    terms = record.terms
+    if terms is not None:
+        shown |= {
+            "purposes": list(terms.purposes),
+            "diseases": list(terms.diseases),
+            "epsilon_max": plain_decimal(terms.epsilon_max),
+            "delta_max": plain_decimal(terms.delta_max),
+            "valid_until": format_instant(terms.valid_until),
+        }
+    return shown
+
+
+def _sentence(record: ConsentRecord) -> str:
+    who = "The institution, at the person's request," if record.attested else "The person"
+    when = format_instant(record.signed_at)
+    terms = record.terms
+    if terms is None:
+        return f"{who} {'withdrew' if record.action is Action.WITHDRAW else 'said no'} on {when}."
+    purposes = " and ".join(in_words(purpose, terms.diseases) for purpose in terms.purposes)
+    return (
+        f"{who} allowed {purposes}, up to epsilon {plain_decimal(terms.epsilon_max)} a study,"
+        f" from {format_instant(record.valid_from)} until {format_instant(terms.valid_until)} (signed {when})."
+    )

@@ -1,0 +1,206 @@
+"""What people decided, as the command line reads it: one instruction for each person, from options or a CSV file."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Final
+
+from consent.registry import LICENCE_REF, Registry
+from consent.rules.decision import Head
+from consent.rules.record import Action, Mechanism, Terms, build, sign_record
+from consent.wallet import Wallet
+from federation.errors import AccordError, OperatorError
+from federation.rules.canonical import sha256_hex
+from federation.rules.instant import parse_instant
+
+COLUMNS: Final = ("subject", "action", "valid_until", "valid_from")
+VALID_DAYS_DEFAULT: Final = 365
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One person's decision; the times are None where the command's own apply."""
+
+    ref: str
+    action: Action
+    valid_until: datetime | None = None
+    valid_from: datetime | None = None
+
+
+def read_decisions(path: Path) -> list[Instruction]:
+    """Read a CSV file with the columns ``subject,action`` and, if wanted, ``valid_until`` and ``valid_from``.
+
+    Raises:
+        OperatorError: the file cannot be read, or a line is not valid; the line and the column are named.
+    """
+    found: list[Instruction] = []
+    header, rows = read_csv(path)
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown or not {"subject", "action"} <= set(header):
+        raise OperatorError(
+            f"{path} has the columns {', '.join(header)}.", remedy=f"Use subject,action and if wanted {COLUMNS[2:]}."
+        )
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        try:
+            action = Action(row["action"])
+        except ValueError as error:
+            raise OperatorError(
+                f"{where}, column action: {row['action'][:40]!r}.", remedy="Write grant, refuse or withdraw."
+            ) from error
+        until, begin = row.get("valid_until", ""), row.get("valid_from", "")
+        found.append(
+            Instruction(
+                ref=row["subject"],
+                action=action,
+                valid_until=instant(until, f"{where}, column valid_until") if until else None,
+                valid_from=instant(begin, f"{where}, column valid_from") if begin else None,
+            )
+        )
+    return found
+
+
+def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """A CSV file's header, and (line number, row) for each of its rows.
+
+    Raises:
+        OperatorError: it cannot be read, has no header, or a row is ragged.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restkey="", restval=None, strict=True)
+            header = list(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}.", remedy="Check the file's name.") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise OperatorError(f"{path} is not a CSV file in UTF-8: {error}.", remedy="Export it again.") from error
+    for line, row in rows:
+        if "" in row or None in row.values():
+            raise OperatorError(f"{path}, line {line} has another number of cells.", remedy="Mend that line.")
+    if not header:
+        raise OperatorError(f"{path} is empty.", remedy="Its first line names the columns.")
+    return header, rows
+
+
+def instant(text: str, where: str) -> datetime:
+    """A day (``2027-11-22``, its first moment in UTC) or an instant (``2027-11-22T00:00:00Z``).
+
+    Raises:
+        OperatorError: any other text.
+    """
+    day_characters = 10
+    try:
+        return parse_instant(text if len(text) != day_characters else f"{text}T00:00:00Z")
+    except AccordError as error:
+        raise OperatorError(
+            f"{where}: {text[:40]!r} is not a day or an instant.", remedy="Write 2027-11-22 or 2027-11-22T00:00:00Z."
+        ) from error
+
+
+def decimal(text: str, where: str) -> Decimal:
+    """A positive decimal number from an option.
+
+    Raises:
+        OperatorError: any other text.
+    """
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        value = Decimal(0)
+    if not value.is_finite() or value <= 0:
+        raise OperatorError(f"{where}: {text[:40]!r} is not a positive number.", remedy="Write it as 3 or 0.00001.")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The terms that a grant of this command carries; its end may differ from person to person."""
+
+    purposes: tuple[str, ...]
+    diseases: tuple[str, ...]
+    epsilon_max: Decimal
+    delta_max: Decimal
+    valid_days: int
+    valid_until: datetime | None
+
+
+def sign_all(
+    registry: Registry, wallet: Wallet, instructions: Sequence[Instruction], offer: Offer | None
+) -> list[tuple[str, bytes]]:
+    """Sign each instruction with its person's key, each record continuing what the registry holds.
+
+    Args:
+        registry: where the records will go.
+        wallet: the people's keys.
+        instructions: in order; one person may appear more than once.
+        offer: the terms of the grants; None if there are none.
+
+    Raises:
+        OperatorError: a key is missing, or there is a grant and no offer.
+        ConsentError: the parts do not make a valid record.
+    """
+    heads: dict[str, Head] = registry.heads()
+    now = datetime.now(UTC).replace(microsecond=0)
+    signed: list[tuple[str, bytes]] = []
+    for instruction in instructions:
+        ref, head = instruction.ref, heads.get(instruction.ref)
+        key = wallet.key(ref)
+        valid_from, terms = _times(instruction, offer, now)
+        document = build(
+            subject=key.public,
+            institution=registry.institution,
+            action=instruction.action,
+            seq=1 if head is None else head.seq + 1,
+            prev=None if head is None else head.digest,
+            valid_from=valid_from,
+            terms=terms,
+            mechanism=Mechanism.LICENCE if ref == LICENCE_REF else Mechanism.CONSENT,
+        )
+        record = sign_record(document, key, created=now)
+        heads[ref] = Head(1 if head is None else head.seq + 1, sha256_hex(record))
+        signed.append((ref, record))
+    return signed
+
+
+def of_people(refs: Iterable[str], action: Action) -> list[Instruction]:
+    """The same decision for several people."""
+    return [Instruction(ref, action) for ref in dict.fromkeys(refs)]
+
+
+def _times(instruction: Instruction, offer: Offer | None, now: datetime) -> tuple[datetime, Terms | None]:
+    """When a record begins, and a grant's terms.
+
+    A consent that ended before now was given before: without a ``valid_from`` it began ``valid_days`` before its end.
+    """
+    if instruction.action is not Action.GRANT:
+        return now, None
+    if offer is None:
+        raise OperatorError(
+            "A consent needs its terms: nothing is ticked beforehand.",
+            remedy="Add --purpose (such as DUO:0000006) and --epsilon-max.",
+        )
+    length = timedelta(days=offer.valid_days)
+    until = instruction.valid_until or offer.valid_until or (instruction.valid_from or now) + length
+    begin = instruction.valid_from or (now if until > now else until - length)
+    terms = Terms(
+        purposes=offer.purposes,
+        diseases=offer.diseases,
+        epsilon_max=offer.epsilon_max,
+        delta_max=offer.delta_max,
+        valid_until=until,
+    )
+    return begin, terms
+
+
+def without_terms(instructions: Sequence[Instruction]) -> bool:
+    """Whether no instruction is a grant."""
+    return all(instruction.action is not Action.GRANT for instruction in instructions)
+
+
+def with_times(instructions: Sequence[Instruction], *, valid_from: datetime | None) -> list[Instruction]:
+    """The instructions, each beginning at ``valid_from`` unless it says otherwise."""
+    return [replace(item, valid_from=item.valid_from or valid_from) for item in instructions]

@@ -1,0 +1,1 @@
+"""Pure rules of consent: records, purposes, decisions, commitments. ``now``, keys and salts are arguments."""

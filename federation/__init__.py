@@ -1,0 +1,1 @@
+"""The network's rules, and the coordinator that runs studies."""

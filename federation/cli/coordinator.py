@@ -1,0 +1,166 @@
+"""``accord coordinator``: make a coordinator, run it, see where it stands."""
+
+from typing import Annotated, Any
+
+import typer
+
+from federation.cli.output import DirOption, JsonOption, emit, group, note
+from federation.cli.running import RunningParty, free_port, is_running, last_status, running
+from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator
+from federation.settings import PartySettings
+
+app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
+
+_POLL_S = 0.5
+
+
+@app.command()
+def init(
+    folder: DirOption,
+    name: Annotated[str, typer.Option("--name", help="A short name for this coordinator.")] = "coordinator",
+    listen: Annotated[
+        str, typer.Option("--listen", help="Where nodes dial in, as a multiaddress; port 0 lets the system choose.")
+    ] = "/ip4/127.0.0.1/tcp/0",
+    announce: Annotated[
+        list[str] | None, typer.Option("--announce", help="The address that invitations name, if it differs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a coordinator in an empty folder: key, settings, database.
+
+    Example: accord coordinator init --dir coordinator --listen /ip4/0.0.0.0/tcp/4001
+    """
+    settings = PartySettings(role="coordinator", name=name, listen=free_port(listen), announce=tuple(announce or ()))
+    opened = create_coordinator(folder, settings)
+    data = {"dir": str(folder), "did": opened.key.public.did, "address": address_of(opened), "name": name}
+    emit(
+        data,
+        as_json=as_json,
+        text=f"A coordinator lives in {folder}.\n  key      {data['did']}\n  address  {data['address']}\n"
+        "Next: write a plan with `accord study new`.",
+    )
+
+
+@app.command()
+def run(
+    folder: DirOption,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Which study; default: the oldest that is not settled.")
+    ] = None,
+    until_settled: Annotated[
+        bool, typer.Option("--until-settled", help="End when the study is settled and cosigned.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the first model; never of noise.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study until it is settled (and then go on answering). Stop with Ctrl-C; nothing is lost.
+
+    Example: accord coordinator run --dir coordinator
+    """
+    opened = open_coordinator(folder)
+    with running(opened.files, opened.settings) as party:
+        chosen = study or _next_study(opened, party)
+        if chosen is not None:
+            _serve(opened, party, study=chosen, until_settled=until_settled, seed=seed)
+    emit(last_status(opened.files), as_json=as_json, text="The coordinator has stopped; nothing is lost.")
+
+
+@app.command()
+def status(
+    folder: DirOption, study: Annotated[str | None, typer.Option("--study")] = None, as_json: JsonOption = False
+) -> None:
+    """Where the study stands, and who is awaited for what.
+
+    Example: accord coordinator status --dir coordinator
+    """
+    opened = open_coordinator(folder)
+    data = study_status(opened, study) if opened.studies() else {"study": None, "phase": "no study published"}
+    data |= {"did": opened.key.public.did, "address": address_of(opened), "running": is_running(opened.files)}
+    emit(data, as_json=as_json, text=status_text(data))
+
+
+def address_of(opened: CoordinatorFolder) -> str:
+    """The address that invitations name."""
+    base = opened.settings.announce[0] if opened.settings.announce else opened.settings.listen
+    return f"{base}/p2p/{opened.key.public.peer_id}"
+
+
+def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]:
+    """A study's status from its log, with what the running process adds (who is connected)."""
+    from federation.coordinator.membership import Membership
+    from federation.coordinator.status import awaited, phase
+
+    history = opened.history(study)
+    state = history.state
+    invited = Membership(opened.engine, history, b"").invited()
+    live = last_status(opened.files) if is_running(opened.files) else {}
+    return {
+        "study": state.study,
+        "phase": phase(state),
+        "round": state.round.number if state.round else len(state.closed),
+        "rounds": state.plan.rounds.count,
+        "log_size": state.size,
+        "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
+        "agreements": sorted(agreement.site for agreement in state.agreements.values()),
+        "awaited": awaited(history, invited=invited),
+        "connected": live.get("connected", []) if live.get("study") == state.study else [],
+        "problems": live.get("problems", {}) if live.get("study") == state.study else {},
+        "settled": state.settled,
+    }
+
+
+def status_text(data: dict[str, Any]) -> str:
+    """A status as a person reads it."""
+    lines = [f"study      {data['study'] or '-'}", f"phase      {data['phase']}"]
+    if data.get("rounds"):
+        lines.append(f"rounds     {data['round']} of {data['rounds']}")
+        lines.append(f"connected  {', '.join(data['connected']) or 'nobody'}")
+    lines += [f"awaited    {item['site']}: {item['for']}" for item in data.get("awaited", [])]
+    lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]
+    lines.append(f"running    {'yes' if data['running'] else 'no (start it with `accord coordinator run`)'}")
+    return "\n".join(lines)
+
+
+def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
+    """The oldest study that is not settled, else the newest; waits until one is published."""
+    while not party.stop.is_set():
+        studies = opened.studies()
+        for study in studies:
+            if not opened.history(study).state.settled:
+                return study
+        if studies:
+            return studies[-1]
+        party.show_status({"study": None, "phase": "no study published"})
+        party.stop.wait(_POLL_S)
+    return None
+
+
+def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_settled: bool, seed: int) -> None:
+    from federation.coordinator.membership import Membership
+    from federation.coordinator.service import StudyParts, StudyService
+    from federation.coordinator.valuing import read_validation
+    from federation.network.host import Libp2pHost
+
+    history = opened.history(study)
+    plan, envelope = opened.plan(study)
+    _, rows = opened.validation(plan.validation.commitment)
+    membership = Membership(opened.engine, history, envelope)
+    with Libp2pHost(opened.key, listen=opened.settings.listen, allowed=membership.allowed) as host:
+        service = StudyService(
+            StudyParts(
+                history=history,
+                membership=membership,
+                exchange=host,
+                blobs=opened.blobs,
+                sealed=opened.sealed,
+                validation=read_validation(plan, rows),
+                seed=seed,
+                stop=party.stop,
+            ),
+            on_progress=party.show_status,
+        )
+        service.serve()
+        party.show_address(host.addresses())
+        note(f"Coordinator of {study} at {address_of(opened)}")
+        service.run(until_settled=until_settled)
+        party.show_status(service.status())

@@ -1,0 +1,158 @@
+"""The coordinator's folder, opened: settings, key, database, logs and blobs."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+from sqlmodel import col, select
+
+from federation.errors import OperatorError
+from federation.identity import create_key, load_key
+from federation.rules.canonical import sha256_hex, tagged_hash
+from federation.rules.keys import PrivateKey
+from federation.rules.study import StudyPlan, open_plan
+from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
+from federation.storage.blobs import FolderBlobStore
+from federation.storage.database import open_database, read, write
+from federation.storage.log import LOG_TABLES, SqliteLog
+
+from .history import StudyHistory
+from .tables import IssuedInvitation, PublishedPlan, ValidationSet
+
+SALT_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorFolder:
+    """An opened coordinator. ``blobs`` are served to peers; ``sealed`` holds value tables until settlement."""
+
+    files: PartyFolder
+    settings: PartySettings
+    key: PrivateKey
+    engine: Engine
+    blobs: FolderBlobStore
+    sealed: FolderBlobStore
+
+    def studies(self) -> list[str]:
+        """Ids of the published studies, oldest first."""
+        with read(self.engine) as session:
+            return list(session.exec(select(PublishedPlan.study).order_by(col(PublishedPlan.number))))
+
+    def plan(self, study: str | None) -> tuple[StudyPlan, bytes]:
+        """A published plan and its signed bytes; without a name, the only or the newest one.
+
+        Raises:
+            OperatorError: no such study; the message lists those that there are.
+        """
+        names = self.studies()
+        wanted = study or (names[-1] if names else None)
+        with read(self.engine) as session:
+            row = session.exec(select(PublishedPlan).where(PublishedPlan.study == wanted)).first()
+        if row is None:
+            known = ", ".join(names) if names else "none yet"
+            raise OperatorError(
+                f"There is no study {wanted or ''} here (studies: {known}).",
+                remedy="Name one of those, or publish a plan with `accord study publish`.",
+            )
+        plan, _ = open_plan(row.envelope, signer=self.key.public)
+        return plan, row.envelope
+
+    def history(self, study: str | None) -> StudyHistory:
+        """A study's log, replayed."""
+        plan, envelope = self.plan(study)
+        return StudyHistory(
+            plan=plan,
+            plan_blob=sha256_hex(envelope),
+            key=self.key,
+            log=SqliteLog(self.engine, plan.study_id),
+        )
+
+    def validation(self, commitment: str) -> tuple[bytes, bytes]:
+        """Salt and rows (CSV bytes) of a committed validation set.
+
+        Raises:
+            OperatorError: it is not here, or not what was committed.
+        """
+        with read(self.engine) as session:
+            row = session.get(ValidationSet, commitment)
+        if row is None or validation_commitment(row.salt, row.data) != commitment:
+            raise OperatorError(
+                f"The validation set {commitment[:12]} is not in this folder.",
+                remedy="Commit it first: `accord study new --validation FILE` stores it and writes its hash into the plan.",
+            )
+        return row.salt, row.data
+
+
+def validation_commitment(salt: bytes, data: bytes) -> str:
+    """What a plan names: H(salt, file bytes), hexadecimal."""
+    return tagged_hash("validation", salt, data).hex()
+
+
+def create_coordinator(path: Path, settings: PartySettings) -> CoordinatorFolder:
+    """Make a coordinator in an empty folder.
+
+    Raises:
+        OperatorError: a party lives there already.
+    """
+    create_settings(path, settings)
+    create_key(PartyFolder(path).key)
+    return open_coordinator(path)
+
+
+def open_coordinator(path: Path) -> CoordinatorFolder:
+    """Open a coordinator's folder.
+
+    Raises:
+        OperatorError: no coordinator lives there, or its files are damaged or open to others.
+    """
+    files = PartyFolder(path)
+    settings = load_settings(path)
+    if settings.role != "coordinator":
+        raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the coordinator's folder.")
+    key = load_key(files.key)
+    engine = open_database(files.database, PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
+    return CoordinatorFolder(
+        files=files,
+        settings=settings,
+        key=key,
+        engine=engine,
+        blobs=FolderBlobStore(files.blobs),
+        sealed=FolderBlobStore(path / "sealed"),
+    )
+
+
+def commit_validation(folder: CoordinatorFolder, data: bytes) -> str:
+    """Store the sponsor's validation rows under a fresh salt; the hash that the plan names.
+
+    The same rows committed again give the same hash: the salt that is stored is used again.
+    """
+    with write(folder.engine) as session:
+        for row in session.exec(select(ValidationSet)):
+            if row.data == data:
+                return row.commitment
+        salt = secrets.token_bytes(SALT_BYTES)
+        commitment = validation_commitment(salt, data)
+        session.add(ValidationSet(commitment=commitment, salt=salt, data=data))
+    return commitment
+
+
+def publish(folder: CoordinatorFolder, plan: StudyPlan) -> bytes:
+    """Sign and store a plan; a plan that is published already comes back as it is.
+
+    Raises:
+        OperatorError: its validation set is not in the folder.
+    """
+    folder.validation(plan.validation.commitment)
+    with write(folder.engine) as session:
+        row = session.exec(select(PublishedPlan).where(PublishedPlan.study == plan.study_id)).first()
+        if row is None:
+            row = PublishedPlan(
+                study=plan.study_id,
+                envelope=plan.sign(folder.key).to_bytes(),
+                commitment=plan.validation.commitment,
+            )
+            session.add(row)
+        envelope = row.envelope
+    folder.blobs.put(envelope)
+    return envelope

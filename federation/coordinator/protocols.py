@@ -1,0 +1,50 @@
+"""The names and limits of the protocols between coordinator and nodes.
+
+Everything runs over authenticated streams (``network.exchange``); payloads are canonical JSON or signed envelopes. Model
+and update arrays travel by content address (``network.blobs``), rounds as Flower messages (``flower``).
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
+from federation.rules.study import PLAN_BYTES_MAX, Wire
+
+JOIN: Final = "/accord/join/1"
+AGREEMENT: Final = "/accord/agreement/1"
+REVOCATION: Final = "/accord/revocation/1"
+COSIGN: Final = "/accord/cosign/1"
+
+JOIN_BYTES_MAX: Final = 4096
+PLAN_REPLY_BYTES_MAX: Final = 2 * PLAN_BYTES_MAX
+DOCUMENT_BYTES_MAX: Final = 64 * 1024
+COSIGN_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
+COSIGN_ENTRIES_MAX: Final = 256
+REPLY_BYTES_MAX: Final = 64 * 1024
+
+
+class JoinRequest(Wire):
+    """A newcomer shows its invitation's token."""
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    token: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CosignRequest(Wire):
+    """The coordinator shows entries from index ``first`` on and, where they complete it, a signed checkpoint."""
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    first: Annotated[int, Field(ge=0)]
+    entries: Annotated[tuple[EnvelopeText, ...], Field(max_length=COSIGN_ENTRIES_MAX)]
+    checkpoint: Annotated[str, StringConstraints(max_length=8192)] | None = None
+
+
+class CosignReply(Wire):
+    """The witness's size after the entries, and its cosignature line if a checkpoint was shown and holds."""
+
+    version: Literal[1] = 1
+    size: Annotated[int, Field(ge=0)]
+    cosignature: Annotated[str, StringConstraints(max_length=1024)] | None = None

@@ -1,0 +1,197 @@
+"""Running one study from its publication to its settlement.
+
+The loop looks at the log's fold and does the one next thing: wait for agreements, start, open a round, carry it through,
+collect cosignatures, settle. Nothing else holds state, so a restart is the same loop on the replayed log.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from federation.flower.grid import ExchangeGrid
+from federation.flower.strategy import AccordStrategy
+from federation.learning.models import initial_model
+from federation.network.blobs import serve_blobs
+from federation.network.exchange import Exchange
+from federation.rules.encoding import SubjectBatch
+from federation.rules.entries import StudyPublished, StudyStarted
+from federation.rules.fixedpoint import pack
+from federation.rules.replay import StudyState, weights_of
+from federation.storage.blobs import BlobStore
+
+from .history import StudyHistory
+from .membership import Membership
+from .protocols import (
+    AGREEMENT,
+    DOCUMENT_BYTES_MAX,
+    JOIN,
+    JOIN_BYTES_MAX,
+    REVOCATION,
+)
+from .rounds import RoundRunner
+from .status import awaited, phase
+from .valuing import Valuer
+from .status import awaited_cosignatures
+from .witnessing import Witnessing
+
+logger = logging.getLogger(__name__)
+
+_IDLE_S = 0.1
+_COSIGN_AGAIN_S = 2.0
+_GRACE_S = 5.0
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyParts:
+    """What a study runs on; all of it can be in memory."""
+
+    history: StudyHistory
+    membership: Membership
+    exchange: Exchange
+    blobs: BlobStore
+    sealed: BlobStore
+    validation: SubjectBatch
+    seed: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class StudyService:
+    """One study, run to its end.
+
+    Args:
+        parts: log, network, stores.
+        on_progress: told the status whenever the loop has done something.
+    """
+
+    def __init__(self, parts: StudyParts, *, on_progress: OnProgress = lambda _status: None) -> None:
+        self._parts = parts
+        self._history = parts.history
+        self._stop = parts.stop
+        self._on_progress = on_progress
+        plan = parts.history.state.plan
+        self._valuer = Valuer(plan=plan, validation=parts.validation, blobs=parts.blobs, sealed=parts.sealed)
+        self._witnessing = Witnessing(parts.history, parts.exchange)
+        self._rounds = RoundRunner(
+            history=parts.history,
+            exchange=parts.exchange,
+            grid=ExchangeGrid(parts.exchange),
+            strategy=AccordStrategy(plan.study_id),
+            blobs=parts.blobs,
+            valuer=self._valuer,
+            stop=parts.stop,
+        )
+        self._quorum_since: float | None = None
+        self._cosigned_at = 0.0
+
+    def serve(self) -> None:
+        """Open the doors: invitations, agreements, revocations, blobs."""
+        exchange, membership = self._parts.exchange, self._parts.membership
+        exchange.serve(JOIN, membership.join, max_bytes=JOIN_BYTES_MAX, strangers=True)
+        exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
+        exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
+        serve_blobs(exchange, self._parts.blobs)
+
+    def run(self, *, until_settled: bool = False) -> None:
+        """The loop, until ``stop`` is set (or the study is settled and every connected witness has cosigned)."""
+        state = self._history.state
+        if not state.published:
+            self._history.append(
+                StudyPublished(
+                    plan=state.plan_blob,
+                    plan_hash=state.plan.plan_hash,
+                    minted=state.plan.reward.pool_microcredits,
+                )
+            )
+        self._rounds.reopen()
+        while not self._stop.is_set():
+            self._on_progress(self.status())
+            if not self._step():
+                if until_settled and self._finished():
+                    return
+                self._stop.wait(_IDLE_S)
+
+    def status(self) -> dict[str, Any]:
+        """Where the study stands, and who is awaited for what."""
+        state = self._history.state
+        connected = self._parts.exchange.connected()
+        names = {did: agreement.site for did, agreement in state.agreements.items()}
+        return {
+            "study": state.study,
+            "phase": phase(state),
+            "round": state.round.number if state.round else len(state.closed),
+            "rounds": state.plan.rounds.count,
+            "log_size": state.size,
+            "connected": sorted(names.get(peer.did, peer.did) for peer in connected),
+            "awaited": awaited(self._history, invited=self._parts.membership.invited()),
+            "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
+            "settled": state.settled,
+        }
+
+    def _step(self) -> bool:
+        """Do the next thing; False when there is only waiting left."""
+        state = self._history.state
+        if state.settled:
+            return self._cosign(again_s=_COSIGN_AGAIN_S)
+        if not state.weights:
+            return self._start(state)
+        if state.round is not None:
+            self._rounds.advance()
+            if self._history.state.round is None:
+                self._cosign(again_s=0)
+            return True
+        if state.complete:
+            return self._settle(state)
+        return self._open_round(state)
+
+    def _start(self, state: StudyState) -> bool:
+        if len(state.agreements) < state.plan.rounds.participants:
+            return False
+        model = self._parts.blobs.put(pack(initial_model(state.plan, self._parts.seed)))
+        self._history.append(StudyStarted(weights=weights_of(state), base_model=model))
+        self._cosign(again_s=0)
+        return True
+
+    def _open_round(self, state: StudyState) -> bool:
+        """Open a round once a quorum is there; the others get a short while to appear."""
+        there = {peer.did for peer in self._parts.exchange.connected()}
+        present = [did for did in state.active if did in there]
+        if len(present) < state.plan.rounds.quorum:
+            self._quorum_since = None
+            return False
+        self._quorum_since = self._quorum_since or time.monotonic()
+        if len(present) < len(state.active) and time.monotonic() - self._quorum_since < _GRACE_S:
+            return False
+        self._quorum_since = None
+        self._rounds.open()
+        return True
+
+    def _settle(self, state: StudyState) -> bool:
+        """Settle once a quorum of witnesses has cosigned the last round."""
+        if not self._witnessing.final():
+            self._cosign(again_s=_COSIGN_AGAIN_S)
+            if not self._witnessing.final():
+                return False
+        self._history.append(self._valuer.settlement(state))
+        self._cosign(again_s=0)
+        return True
+
+    def _cosign(self, *, again_s: float) -> bool:
+        """Ask for missing cosignatures, at most every ``again_s`` seconds; True if one came."""
+        if time.monotonic() - self._cosigned_at < again_s:
+            return False
+        self._cosigned_at = time.monotonic()
+        before = len(self._history.checkpoint().cosignatures)
+        return self._witnessing.gather() > before
+
+    def _finished(self) -> bool:
+        """Settled, and every witness that is there has seen it."""
+        if not self._history.state.settled:
+            return False
+        missing = awaited_cosignatures(self._history)
+        there = {peer.did for peer in self._parts.exchange.connected()}
+        return self._witnessing.final() and not there & set(missing)

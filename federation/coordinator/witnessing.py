@@ -1,0 +1,78 @@
+"""Collecting cosignatures: the coordinator shows each witness what it has not seen, and a checkpoint.
+
+A witness replays the entries itself and signs only a tree that extends the last one it signed. What it has is asked, not
+assumed: a witness that was away is brought up to date first.
+"""
+
+import logging
+
+from federation.errors import AccordError, PeerError
+from federation.network.exchange import Exchange
+from federation.rules.checkpoint import finality_quorum, parse_cosignature_line, verify_cosignature
+from federation.rules.keys import PublicKey
+from federation.rules.study import read
+
+from .history import StudyHistory
+from .protocols import COSIGN, COSIGN_BYTES_MAX, COSIGN_ENTRIES_MAX, REPLY_BYTES_MAX, CosignReply, CosignRequest
+
+logger = logging.getLogger(__name__)
+_TIMEOUT_S = 20.0
+
+
+class Witnessing:
+    """Asks the witnesses of one study."""
+
+    def __init__(self, history: StudyHistory, exchange: Exchange) -> None:
+        self._history = history
+        self._exchange = exchange
+        self._sizes: dict[PublicKey, int] = {}
+        self.problems: dict[str, str] = {}
+
+    def gather(self) -> int:
+        """Ask every connected witness that has not cosigned the newest checkpoint; how many have."""
+        signed = self._history.checkpoint()
+        done = {cosignature.witness for cosignature in signed.cosignatures}
+        for witness in self._history.state.witnesses:
+            if witness in done or witness not in self._exchange.connected():
+                continue
+            try:
+                self._ask(witness, signed.checkpoint.size)
+                self.problems.pop(witness.did, None)
+            except AccordError as error:
+                self.problems[witness.did] = error.message
+                logger.warning("witness %s did not cosign: %s", witness.did, error.message)
+        return len(self._history.checkpoint().cosignatures)
+
+    def final(self) -> bool:
+        """Whether a quorum of the witnesses has cosigned the newest checkpoint."""
+        signed = self._history.checkpoint()
+        return len(signed.cosignatures) >= finality_quorum(len(self._history.state.witnesses))
+
+    def _ask(self, witness: PublicKey, size: int) -> None:
+        signed = self._history.checkpoint()
+        if signed.checkpoint.size != size:
+            return
+        first = self._sizes.get(witness, 0)
+        for _ in range(2 + size // COSIGN_ENTRIES_MAX):
+            entries = [
+                data.decode("utf-8") for data in self._history.log.entries(first, min(size, first + COSIGN_ENTRIES_MAX))
+            ]
+            complete = first + len(entries) == size
+            request = CosignRequest(
+                study=self._history.state.study,
+                first=first,
+                entries=tuple(entries),
+                checkpoint=signed.to_bytes().decode("utf-8") if complete else None,
+            )
+            answer = self._exchange.request(
+                witness, COSIGN, request.to_payload(), timeout_s=_TIMEOUT_S, max_bytes=REPLY_BYTES_MAX
+            )
+            reply = read(CosignReply, answer)
+            self._sizes[witness] = min(reply.size, size)
+            if reply.cosignature is not None:
+                cosignature = parse_cosignature_line(reply.cosignature, witness)
+                verify_cosignature(signed.checkpoint, cosignature)
+                self._history.add_cosignature(size, cosignature)
+                return
+            first = self._sizes[witness]
+        raise PeerError("The witness answers without cosigning.", remedy="Look into its party.log.")

@@ -1,0 +1,151 @@
+"""What a verification found, as data and in words."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from federation.errors import UnprovenSignerError
+from federation.rules.keys import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRound:
+    """A closed round whose aggregate was recomputed. ``sites`` are those whose updates it holds."""
+
+    number: int
+    outcome: str
+    sites: tuple[str, ...]
+    refused: dict[str, str]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """An export in which everything verified.
+
+    Attributes:
+        study: the study's id.
+        title: the plan's title.
+        coordinator: who signed.
+        signer_proven: whether the key was given from outside the folder.
+        plan_hash: SHA-256 of the plan.
+        log_size: entries.
+        log_root: the Merkle root, 32 bytes.
+        checkpoints: how many were verified.
+        cosignatures: valid ones under the newest checkpoint.
+        quorum: how many make it final; None while nobody has agreed.
+        rounds: the closed rounds.
+        settled: whether values and payments were verified.
+        values: site -> value in nats over the study, exact.
+        rewards: site -> micro-credits.
+        ledger: ``minted``, ``escrow``, ``burned``, ``balances``.
+        utilities_recomputed: how many coalition utilities were recomputed from the disclosed validation rows; None
+            where the rows are sealed.
+        files: how many files were covered, with the manifest.
+        size_bytes: their length together.
+    """
+
+    study: str
+    title: str
+    coordinator: PublicKey
+    signer_proven: bool
+    plan_hash: str
+    log_size: int
+    log_root: bytes
+    checkpoints: int
+    cosignatures: int
+    quorum: int | None
+    rounds: tuple[VerifiedRound, ...]
+    settled: bool
+    values: dict[str, Fraction]
+    rewards: dict[str, int]
+    ledger: dict[str, Any]
+    utilities_recomputed: int | None
+    files: int
+    size_bytes: int
+
+    @property
+    def final(self) -> bool:
+        """Whether a quorum of the witnesses cosigned the newest checkpoint."""
+        return self.quorum is not None and self.cosignatures >= self.quorum
+
+    def require_proven_signer(self) -> None:
+        """For callers that must not take the folder's own word for who signed it.
+
+        Raises:
+            UnprovenSignerError: no key was given.
+        """
+        if not self.signer_proven:
+            raise UnprovenSignerError(
+                f"Everything in the export agrees with itself, but nothing outside it says that {self.coordinator.did} "
+                "is the coordinator.",
+                remedy="Get the coordinator's key from the coordinator, not from the folder, and give it with --key.",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report for machines: money as integers, values as exact fractions and as floats."""
+        return {
+            "verified": True,
+            "study": self.study,
+            "title": self.title,
+            "signer": {"key": self.coordinator.did, "proven": self.signer_proven},
+            "plan_hash": self.plan_hash,
+            "log": {
+                "size": self.log_size,
+                "root": self.log_root.hex(),
+                "checkpoints": self.checkpoints,
+                "cosignatures": self.cosignatures,
+                "quorum": self.quorum,
+                "final": self.final,
+            },
+            "rounds": [
+                {
+                    "round": item.number,
+                    "outcome": item.outcome,
+                    "sites": list(item.sites),
+                    "refused": item.refused,
+                    "aggregate_sha256": item.model,
+                }
+                for item in self.rounds
+            ],
+            "settled": self.settled,
+            "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
+            "rewards": dict(self.rewards),
+            "ledger": self.ledger,
+            "utilities_recomputed": self.utilities_recomputed,
+            "files": self.files,
+            "bytes": self.size_bytes,
+        }
+
+    def to_text(self) -> str:
+        """The report for people."""
+        counted = sum(len(item.sites) for item in self.rounds)
+        needed = "" if self.quorum is None else f" ({self.quorum} needed: {'final' if self.final else 'not final yet'})"
+        lines = [
+            f"Verified: {self.title} ({self.study})",
+            f"  files        {self.files}, {self.size_bytes} bytes, every one covered",
+            f"  signed by    {self.coordinator.did}{'' if self.signer_proven else ' (unproven)'}",
+            f"  log          {self.log_size} entries, every rule kept, root {self.log_root.hex()}",
+            f"  witnesses    {self.cosignatures} cosigned the newest of {self.checkpoints} checkpoints{needed}",
+            f"  rounds       {len(self.rounds)}, each model recomputed bit for bit, from {counted} updates in all",
+        ]
+        if self.settled:
+            lines.append("  values       Shapley values and payments recomputed from the published tables")
+            lines.append(f"  utilities    {self._utilities()}")
+            lines += [
+                f"    {site:<18} value {float(value):+.6f}   reward {self.rewards[site]} micro-credits"
+                for site, value in self.values.items()
+            ]
+        else:
+            lines.append("  values       the study is not settled yet; tables and payments come with its settlement")
+        ledger = self.ledger
+        lines.append(
+            f"  ledger       balances {sum(ledger['balances'].values())} + escrow {ledger['escrow']} + burned "
+            f"{ledger['burned']} = minted {ledger['minted']}"
+        )
+        return "\n".join(lines)
+
+    def _utilities(self) -> str:
+        if self.utilities_recomputed is None:
+            return "not recomputed: the validation rows are sealed with the sponsor"
+        return f"{self.utilities_recomputed} recomputed from the disclosed validation rows"

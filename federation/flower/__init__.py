@@ -1,0 +1,1 @@
+"""Flower on Accord's network: messages, a Grid over any ``Exchange``, and the strategy of a study's rounds."""

@@ -1,0 +1,288 @@
+"""Flower messages of Accord: how they are named, packed, read and checked.
+
+This is the only module that touches what Flower keeps internal (``flwr.common.serde``, ``flwr.proto``, ``Metadata``,
+``Run``, ``make_message``); flwr is pinned for it. Messages are built from explicit metadata, so nothing here depends on
+Flower's process-wide ``TaskIdentity`` and several studies can run in one process.
+
+A message's id is a hash of what it asks of whom (run, group, type, node): sending it again is the same message, and a
+node that has answered it answers the same again. Nothing from the wire is unpickled; a vector's size is compared with
+the bytes that came before anything is allocated.
+"""
+
+import io
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, RecordDict
+from flwr.app.message.message import make_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.supercore.run import Run
+from numpy.typing import NDArray
+
+from federation.errors import AccordError, PeerError
+from federation.rules.canonical import tagged_hash
+from federation.rules.keys import PublicKey
+
+TASK: Final = "/accord/task/1"
+"""The coordinator's messages to nodes; the answer only says that one arrived."""
+REPLY: Final = "/accord/reply/1"
+"""The nodes' replies to the coordinator; the answer only says that one arrived."""
+MESSAGE_BYTES_MAX: Final = 16 << 20
+
+TRAIN: Final = "train"
+REVEAL: Final = "query.reveal"
+
+_CONFIG: Final = "round"
+_ANSWER: Final = "answer"
+_VECTOR: Final = "vector"
+_TTL_S: Final = 30 * 24 * 3600.0
+_ERROR_CODE: Final = 200
+"""Flower's own error codes stay below 100."""
+_NPY_HEADER_BYTES_MAX: Final = 1024
+
+Vector = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTask:
+    """What the coordinator asks a node in one message. ``base_model`` and ``deadline`` are empty in a reveal.
+
+    ``consent_sizes`` maps a did to the size of its consent log that the study saw last: the node proves consistency
+    from there.
+    """
+
+    study: str
+    round: int
+    base_model: str = ""
+    deadline: str = ""
+    consent_sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+def node_id_of(peer: PublicKey) -> int:
+    """Flower's number for a key: 63 bits of a hash, never 0."""
+    return (int.from_bytes(tagged_hash("flower-node-id", peer.raw)[:8], "big") >> 1) | 1
+
+
+def empty_run(run_id: int) -> Run:
+    """A Flower run that carries nothing but its number."""
+    return Run.create_empty(run_id=run_id)
+
+
+def task_message(
+    content: RecordDict, *, run_id: int, group_id: str, message_type: str, src_node_id: int, dst_node_id: int
+) -> Message:
+    """A message to a node, with its deterministic id."""
+    parts = (str(run_id), group_id, message_type, str(dst_node_id))
+    return make_message(
+        metadata=Metadata(
+            run_id=run_id,
+            message_id=tagged_hash("flower-message", *(part.encode() for part in parts)).hex(),
+            src_node_id=src_node_id,
+            dst_node_id=dst_node_id,
+            reply_to_message_id="",
+            group_id=group_id,
+            created_at=time.time(),
+            ttl=_TTL_S,
+            message_type=message_type,
+        ),
+        content=content,
+    )
+
+
+def with_reply_id(reply: Message) -> Message:
+    """``reply``, named after the message that it answers (Flower leaves that to its own server)."""
+    metadata = reply.metadata
+    name = tagged_hash("flower-reply", metadata.reply_to_message_id.encode()).hex()
+    return make_message(
+        metadata=Metadata(
+            run_id=metadata.run_id,
+            message_id=name,
+            src_node_id=metadata.src_node_id,
+            dst_node_id=metadata.dst_node_id,
+            reply_to_message_id=metadata.reply_to_message_id,
+            group_id=metadata.group_id,
+            created_at=metadata.created_at,
+            ttl=metadata.ttl,
+            message_type=metadata.message_type,
+        ),
+        content=reply.content if reply.has_content() else None,
+        error=reply.error if reply.has_error() else None,
+    )
+
+
+def error_reply(message: Message, error: AccordError) -> Message:
+    """The reply of a node that refuses or fails: Flower's ``Error`` with class, sentence and remedy."""
+    reason = f"{error.code}: {error.message} {error.remedy}"
+    return with_reply_id(Message(Error(code=_ERROR_CODE + error.exit_code, reason=reason), reply_to=message))
+
+
+def pack(message: Message) -> bytes:
+    """The message's protobuf bytes."""
+    data: bytes = message_to_proto(message).SerializeToString()
+    return data
+
+
+def unpack(data: bytes, *, max_bytes: int = MESSAGE_BYTES_MAX) -> Message:
+    """Read a message from the network.
+
+    Raises:
+        PeerError: too large, not a Flower message, without id or group, or with neither content nor error.
+    """
+    if len(data) > max_bytes:
+        raise _refused(f"it has {len(data)} bytes, more than the {max_bytes} allowed")
+    try:
+        message = message_from_proto(ProtoMessage.FromString(data))
+    except Exception as error:
+        raise _refused(f"it is not readable ({type(error).__name__})") from error
+    if not message.metadata.message_id or message.has_content() == message.has_error():
+        raise _refused("it has no id, or not exactly one of content and error")
+    return message
+
+
+def round_config(task: RoundTask) -> ConfigRecord:
+    """``task`` as Flower's configuration record."""
+    return ConfigRecord(
+        {
+            "study": task.study,
+            "round": task.round,
+            "base_model": task.base_model,
+            "deadline": task.deadline,
+            "consent_parties": list(task.consent_sizes),
+            "consent_sizes": list(task.consent_sizes.values()),
+        }
+    )
+
+
+def round_content(config: ConfigRecord) -> RecordDict:
+    """The content of a message that carries nothing but a round's configuration."""
+    return RecordDict({_CONFIG: config})
+
+
+def round_task(message: Message) -> RoundTask:
+    """What a received message asks.
+
+    Raises:
+        PeerError: it is not a message of Accord's coordinator.
+    """
+    config = _record(message, _CONFIG)
+    study, number = config.get("study"), config.get("round")
+    base_model, deadline = config.get("base_model", ""), config.get("deadline", "")
+    texts = all(isinstance(text, str) for text in (study, base_model, deadline))
+    if not texts or not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise _refused("its round is not described by study, round, base_model and deadline")
+    return RoundTask(
+        study=str(study),
+        round=number,
+        base_model=str(base_model),
+        deadline=str(deadline),
+        consent_sizes=_consent_sizes(config),
+    )
+
+
+def _consent_sizes(config: ConfigRecord) -> dict[str, int]:
+    parties, sizes = config.get("consent_parties", []), config.get("consent_sizes", [])
+    if not isinstance(parties, list) or not isinstance(sizes, list) or len(parties) != len(sizes):
+        raise _refused("its consent sizes are not two lists of one length")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
+        raise _refused("a consent size is not a whole number")
+    return {str(party): int(size) for party, size in zip(parties, sizes, strict=True)}
+
+
+def answer_content(name: str, data: bytes) -> RecordDict:
+    """The content of a node's reply: a named document (a commitment, a refusal, an update)."""
+    return RecordDict({_ANSWER: ConfigRecord({"name": name, "data": data})})
+
+
+def answer_of(reply: Message) -> tuple[str, bytes]:
+    """The named document in a node's reply.
+
+    Raises:
+        PeerError: the node reports an error, or the reply holds no such document.
+    """
+    if reply.has_error():
+        raise PeerError(
+            f"The node reports: {(reply.error.reason or 'no reason')[:1000]}",
+            remedy="Its own log says more; ask its operator.",
+        )
+    record = _record(reply, _ANSWER)
+    name, data = record.get("name"), record.get("data")
+    if not isinstance(name, str) or not isinstance(data, bytes):
+        raise _refused("its answer is not a name with bytes")
+    return name, data
+
+
+def vector_record(vector: Vector) -> ArrayRecord:
+    """An int64 vector as Flower's array record."""
+    return ArrayRecord({_VECTOR: Array(np.ascontiguousarray(vector, dtype="<i8"))})
+
+
+def vector_reply(run_id: int, group_id: str, src_node_id: int, dst_node_id: int, vector: Vector) -> Message:
+    """An admitted update in the form in which a strategy aggregates it."""
+    parts = (str(run_id), group_id, TRAIN, str(src_node_id))
+    return make_message(
+        metadata=Metadata(
+            run_id=run_id,
+            message_id=tagged_hash("flower-admitted", *(part.encode() for part in parts)).hex(),
+            src_node_id=src_node_id,
+            dst_node_id=dst_node_id,
+            reply_to_message_id=tagged_hash("flower-message", *(part.encode() for part in parts)).hex(),
+            group_id=group_id,
+            created_at=0.0,
+            ttl=_TTL_S,
+            message_type=TRAIN,
+        ),
+        content=RecordDict({_VECTOR: vector_record(vector)}),
+    )
+
+
+def vector_of(record: Mapping[str, Array]) -> Vector:
+    """The int64 vector of an array record.
+
+    Raises:
+        PeerError: not exactly one one-dimensional int64 array, or its bytes are not as many as it says.
+    """
+    arrays = list(record.values())
+    if len(arrays) != 1 or arrays[0].stype != "numpy.ndarray":
+        raise _refused("it does not hold exactly one NumPy array")
+    stream = io.BytesIO(arrays[0].data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_NPY_HEADER_BYTES_MAX)
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise _refused("its array is not in NumPy's format") from error
+    body = arrays[0].data[stream.tell() :]
+    if version != (1, 0) or dtype != np.dtype("<i8") or len(shape) != 1 or len(body) != shape[0] * dtype.itemsize:
+        raise _refused("its array is not one complete int64 vector")
+    return np.frombuffer(body, dtype="<i8").astype(np.int64)
+
+
+def vector_of_reply(reply: Message) -> Vector:
+    """The vector in a reply made by :func:`vector_reply`, or by a ClientApp that sends one array record.
+
+    Raises:
+        PeerError: as :func:`vector_of`, or the reply is an error.
+    """
+    if reply.has_error():
+        raise PeerError(
+            f"The node reports: {(reply.error.reason or 'no reason')[:1000]}",
+            remedy="Its own log says more; ask its operator.",
+        )
+    records = list(reply.content.array_records.values())
+    if len(records) != 1:
+        raise _refused("it does not hold exactly one array record")
+    return vector_of(records[0])
+
+
+def _record(message: Message, name: str) -> ConfigRecord:
+    record: Any = message.content.get(name) if message.has_content() else None
+    if not isinstance(record, ConfigRecord):
+        raise _refused(f"it has no record {name!r}")
+    return record
+
+
+def _refused(why: str) -> PeerError:
+    return PeerError(f"A Flower message is refused: {why}.", remedy="Both sides need the same version of Accord.")

@@ -1,0 +1,82 @@
+"""Framing on a byte stream: eight bytes of length, big endian, then the payload. Pure; no I/O.
+
+Why our own: py-libp2p's ``read_exactly`` gives up after 100 reads, and a length from a stranger must be judged before
+anything is allocated for it. Payloads are written in pieces of 65,507 bytes: with Yamux's 12-byte header and Noise's
+tag, such a piece fills exactly one Noise message, where 65,536 bytes would split in two.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from federation.errors import PeerError
+
+HEADER_BYTES: Final = 8
+PIECE_BYTES: Final = 65_507
+_READ_BYTES_MAX: Final = 1 << 20
+
+
+def pieces(payload: bytes) -> Iterator[bytes]:
+    """The frame around ``payload``, in pieces of at most ``PIECE_BYTES``; the first carries the header."""
+    first = PIECE_BYTES - HEADER_BYTES
+    view = memoryview(payload)
+    yield len(payload).to_bytes(HEADER_BYTES, "big") + bytes(view[:first])
+    for start in range(first, len(view), PIECE_BYTES):
+        yield bytes(view[start : start + PIECE_BYTES])
+
+
+class FrameReader:
+    """Puts one frame together from whatever pieces arrive.
+
+    Feed it at most :attr:`wanted` bytes at a time until :attr:`wanted` is 0; then :meth:`payload` returns the payload.
+    Memory grows with what has arrived, never with what was announced.
+
+    Args:
+        max_bytes: the largest payload that is accepted.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._header = bytearray()
+        self._body = bytearray()
+        self._length: int | None = None
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to read next, at most; 0 when the frame is complete."""
+        if self._length is None:
+            return HEADER_BYTES - len(self._header)
+        return min(self._length - len(self._body), _READ_BYTES_MAX)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream.
+
+        Raises:
+            PeerError: no bytes (the stream ended inside the frame), more than were wanted, or a frame above the bound.
+        """
+        if not data:
+            raise _refused(f"the stream ended after {len(self._header) + len(self._body)} bytes")
+        if len(data) > self.wanted:
+            raise _refused("more bytes came than its length announced")
+        if self._length is not None:
+            self._body += data
+            return
+        self._header += data
+        if len(self._header) == HEADER_BYTES:
+            length = int.from_bytes(self._header, "big")
+            if length > self._max_bytes:
+                raise _refused(f"it announces {length} bytes, more than the {self._max_bytes} allowed")
+            self._length = length
+
+    def payload(self) -> bytes:
+        """The payload of a complete frame.
+
+        Raises:
+            PeerError: the frame is not complete.
+        """
+        if self.wanted:
+            raise _refused("it is not complete")
+        return bytes(self._body)
+
+
+def _refused(why: str) -> PeerError:
+    return PeerError(f"A message is refused: {why}.", remedy="Both sides need the same version of Accord.")

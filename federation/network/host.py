@@ -1,0 +1,414 @@
+"""The :class:`~federation.network.exchange.Exchange` on libp2p: TCP, Noise, Yamux, in a trio thread of its own.
+
+How it keeps the port's rules:
+
+- Nodes dial out and need no inbound port; requests travel in both directions over the connection that a node dialled.
+- A request is drained from its stream first (a Yamux writer gives up when its reader pauses for 5 s) and handled in a
+  worker thread, so that no handler stalls the loop. Streams at once are limited per peer, and for all strangers
+  together.
+- Whoever dials sends heartbeats. A peer that stays silent is cut off and, if it is to be kept, dialled again with
+  growing, jittered pauses. Whoever accepts keeps one connection per peer, the one with the latest heartbeat, and closes
+  those that stay silent.
+- If libp2p itself fails, the host is built anew on the same port; a peer that speaks gibberish can at worst cost its
+  own connection.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Final, Self
+
+import trio
+from libp2p.abc import IHost, INetConn, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.rcmgr import Direction
+from multiaddr import Multiaddr
+
+from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
+from federation.network import streams
+from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, answer, open_answer
+from federation.network.exchange import Gate, Handler, everybody, peer_of
+from federation.network.liveness import ALIVE_S, BEAT_S, BEAT_S_MAX, HEARTBEAT, Liveness
+from federation.network.transport import check_port_free, listen_address, noise_host, quiet_libp2p_logs
+from federation.network.trio_thread import TrioThread
+from federation.rules.keys import PrivateKey, PublicKey
+
+DIAL_S_MAX: Final = 10.0
+IDLE_S_MAX: Final = 20.0
+"""How long a request under way may pause between two pieces, and how long its answer may take to be written."""
+STREAMS_PER_PEER_MAX: Final = 32
+STREAMS_OF_STRANGERS_MAX: Final = 32
+WORKERS: Final = 32
+_START_S_MAX: Final = 20.0
+_CLOSE_S_MAX: Final = 5.0
+_PAUSE_S: Final = 0.2
+_PAUSE_S_MAX: Final = 3.0
+_SILENT_S_MAX: Final = 60.0
+"""An accepted connection that says nothing for so long is closed (strangers, frozen machines)."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    handler: Handler
+    max_bytes: int
+    strangers: bool
+
+
+class Libp2pHost:
+    """A party on libp2p, running from construction to :meth:`close`.
+
+    Args:
+        key: the party's key; its peer id is the host's.
+        listen: ``/ip4/ADDRESS/tcp/PORT``, port 0 for the system's choice; None listens nowhere and only dials.
+        announce: addresses to give out instead of the ones listened on (behind NAT or a name), without ``/p2p/``.
+        allowed: the gate.
+
+    Raises:
+        OperatorError: ``listen`` is malformed.
+        UnavailableError: the port is in use.
+    """
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        *,
+        listen: str | None = "/ip4/127.0.0.1/tcp/0",
+        announce: tuple[str, ...] = (),
+        allowed: Gate = everybody,
+    ) -> None:
+        self._key, self._public, self._allowed, self._announce = key, key.public, allowed, announce
+        self._listen = None if listen is None else listen_address(listen)
+        if self._listen is not None:
+            check_port_free(self._listen)
+        quiet_libp2p_logs()
+        self._services: dict[str, _Service] = {}
+        self._liveness = Liveness()
+        self._inbound: Counter[PublicKey | None] = Counter()
+        self._links: dict[PublicKey, trio.CancelScope] = {}
+        self._dialling: dict[PublicKey, trio.Lock] = {}
+        self._workers = trio.CapacityLimiter(WORKERS)
+        self._host: IHost | None = None
+        self._addresses: tuple[str, ...] = ()
+        self._up = threading.Event()
+        self._down: Exception | None = None
+        self._loop = TrioThread(f"libp2p-{self._public.peer_id[-6:]}")
+        self._loop.start(self._supervise)
+        if not self._up.wait(_START_S_MAX) or self._down is not None:
+            self.close()
+            raise UnavailableError(
+                f"The network did not start on {listen}: {self._down or 'it took too long'}.",
+                remedy="Set another address to listen on (`listen` in accord.toml), or try again.",
+            ) from self._down
+        self.serve(HEARTBEAT, lambda _peer, _payload: b"", max_bytes=0, strangers=True)
+
+    @property
+    def public(self) -> PublicKey:
+        """This party's key."""
+        return self._public
+
+    def addresses(self) -> tuple[str, ...]:
+        """See :meth:`Exchange.addresses`."""
+        return self._addresses
+
+    def serve(self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False) -> None:
+        """See :meth:`Exchange.serve`."""
+        self._services[protocol] = _Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
+        self._loop.run(self._register, protocol)
+
+    def request(self, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        """See :meth:`Exchange.request`."""
+        frame_bytes_max = HEADER_BYTES + max(max_bytes, ERROR_BYTES_MAX)
+        data = self._loop.run(partial(self._ask, timeout_s, frame_bytes_max), peer, protocol, payload)
+        return open_answer(data, peer=peer, max_bytes=max_bytes)
+
+    def connect(self, address: str, *, timeout_s: float) -> PublicKey:
+        """See :meth:`Exchange.connect`."""
+        peer, target = self._other(address)
+        self._loop.run(self._dial, peer, target, timeout_s)
+        self._loop.start(self._link, peer, None)
+        return peer
+
+    def keep_connected(self, address: str) -> PublicKey:
+        """See :meth:`Exchange.keep_connected`."""
+        peer, target = self._other(address)
+        self._loop.start(self._link, peer, target)
+        return peer
+
+    def connected(self) -> frozenset[PublicKey]:
+        """See :meth:`Exchange.connected`."""
+        host = self._host
+        if host is None:
+            return frozenset()
+        there = {str(peer_id) for peer_id in list(host.get_network().connections)}
+        alive = self._liveness.alive(time.monotonic())
+        return frozenset(peer for peer in alive if peer.peer_id in there and self._allowed(peer))
+
+    def disconnect(self, peer: PublicKey) -> None:
+        """See :meth:`Exchange.disconnect`."""
+        self._loop.run(self._drop, peer)
+
+    def close(self) -> None:
+        """See :meth:`Exchange.close`."""
+        self._addresses = ()
+        try:
+            self._loop.run(self._leave)
+        except UnavailableError:
+            logger.debug("The network was closed already.")
+        self._loop.close(_CLOSE_S_MAX)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # The host's life.
+
+    async def _supervise(self) -> None:
+        """Run the host until cancelled; a host that fails after it was up once is built anew."""
+        while True:
+            try:
+                await self._run_host()
+            except Exception as error:
+                if not self._up.is_set():
+                    self._down = error
+                    self._up.set()
+                    raise
+                logger.exception("libp2p failed; its host is started again.")
+            finally:
+                self._host = None
+            await trio.sleep(_PAUSE_S)
+
+    async def _run_host(self) -> None:
+        host = noise_host(self._key, self._listen)
+        async with host.run(listen_addrs=[] if self._listen is None else [self._listen]):
+            bound = host.get_network().listeners.values()
+            transports = [address for listener in bound for address in listener.get_addrs()]
+            if self._listen is not None:
+                if not transports:
+                    raise UnavailableError("the port is taken", remedy="Set another port.")
+                self._listen = transports[0]
+            shown = self._announce or tuple(str(address) for address in transports)
+            self._addresses = tuple(f"{address}/p2p/{self._public.peer_id}" for address in shown)
+            self._host = host
+            for protocol in self._services:
+                await self._register(protocol)
+            self._up.set()
+            await self._sweep(host)
+
+    async def _leave(self) -> None:
+        """Say goodbye: peers see closed connections at once, instead of silence."""
+        for scope in list(self._links.values()):
+            scope.cancel()
+        host, self._host = self._host, None
+        async with trio.open_nursery() as nursery:
+            for peer_id in list(host.get_network().connections) if host else ():
+                nursery.start_soon(streams.sever, host, peer_id)
+
+    async def _register(self, protocol: str) -> None:
+        if self._host is not None:
+            self._host.set_stream_handler(TProtocol(protocol), partial(self._accept, protocol))
+
+    async def _sweep(self, host: IHost) -> None:
+        """Close accepted connections that stay silent."""
+        network = host.get_network()
+        first_seen: dict[int, float] = {}
+        while True:
+            await trio.sleep(ALIVE_S)
+            now = time.monotonic()
+            connections = [connection for each in list(network.connections.values()) for connection in each]
+            first_seen = {id(each): first_seen.get(id(each), now) for each in connections}
+            for connection in connections:
+                if not _accepted(connection) or now - first_seen[id(connection)] < _SILENT_S_MAX:
+                    continue
+                peer = _key_of(str(connection.muxed_conn.peer_id))
+                if peer is None or self._liveness.silence_s(peer, now) > _SILENT_S_MAX:
+                    with trio.move_on_after(BEAT_S):
+                        await connection.close()
+
+    # Answering.
+
+    async def _accept(self, protocol: str, stream: INetStream) -> None:
+        """Answer one request; whatever goes wrong ends with the stream."""
+        peer = _key_of(str(stream.muxed_conn.peer_id))
+        service = self._services.get(protocol)
+        try:
+            async with self._admitted(peer, service) as admitted:
+                if not admitted or peer is None or service is None:
+                    await streams.abandon(stream)
+                    return
+                payload = await streams.read_frame(stream, service.max_bytes, idle_s_max=IDLE_S_MAX)
+                self._liveness.heard(peer, time.monotonic())
+                if protocol == HEARTBEAT:
+                    await self._keep_only(stream, peer)
+                data = await self._handled(protocol, service, peer, payload)
+                with trio.fail_after(IDLE_S_MAX + len(data) / 100_000):
+                    await streams.write_frame(stream, data)
+                    await stream.close()
+        except trio.Cancelled:
+            await streams.abandon(stream)
+            raise
+        except Exception as error:  # noqa: BLE001  # the task boundary: a peer's misbehaviour ends with its stream
+            logger.debug("A request on %s of %s was dropped: %r", protocol, peer and peer.did, error)
+            await streams.abandon(stream)
+
+    @asynccontextmanager
+    async def _admitted(self, peer: PublicKey | None, service: _Service | None) -> AsyncIterator[bool]:
+        """Pass the gate, and hold one of the peer's places while inside."""
+        if peer is None or service is None:
+            yield False
+            return
+        known = self._allowed(peer)
+        place = peer if known else None
+        places = STREAMS_PER_PEER_MAX if known else STREAMS_OF_STRANGERS_MAX
+        if not (known or service.strangers) or self._inbound[place] >= places:
+            logger.debug("%s of %s is not admitted.", "A request" if known else "A stranger's request", peer.did)
+            yield False
+            return
+        self._inbound[place] += 1
+        try:
+            yield True
+        finally:
+            self._inbound[place] -= 1
+            if not self._inbound[place]:
+                del self._inbound[place]
+
+    async def _handled(self, protocol: str, service: _Service, peer: PublicKey, payload: bytes) -> bytes:
+        if protocol == HEARTBEAT:  # at once, however busy the workers are
+            return answer(service.handler, peer, protocol, payload)
+        return await trio.to_thread.run_sync(
+            answer,
+            service.handler,
+            peer,
+            protocol,
+            payload,
+            limiter=self._workers,
+            abandon_on_cancel=True,  # type: ignore[call-arg]  # trio-typing's stubs are older than trio
+        )
+
+    async def _keep_only(self, stream: INetStream, peer: PublicKey) -> None:
+        """A heartbeat came on this connection: close older ones that ``peer`` opened and lost."""
+        current = stream.muxed_conn
+        host = self._host
+        for connection in list(host.get_network().get_connections(streams.peer_id_of(peer))) if host else ():
+            if connection.muxed_conn is not current and _accepted(connection):
+                with trio.move_on_after(BEAT_S):
+                    await connection.close()
+
+    # Asking.
+
+    async def _ask(
+        self, timeout_s: float, frame_bytes_max: int, peer: PublicKey, protocol: str, payload: bytes
+    ) -> bytes:
+        if self._host is None:
+            raise streams.silent(peer, "it is not connected")
+        data = await streams.ask(
+            self._host, peer, protocol, payload, timeout_s=timeout_s, frame_bytes_max=frame_bytes_max
+        )
+        self._liveness.heard(peer, time.monotonic())
+        return data
+
+    def _other(self, address: str) -> tuple[PublicKey, Multiaddr]:
+        peer = peer_of(address)
+        if peer == self._public:
+            raise OperatorError("The address is this party's own.", remedy="Give the address of the other party.")
+        try:
+            return peer, Multiaddr(address)
+        except ValueError as error:
+            raise OperatorError(
+                f"{address[:200]!r} is not an address: {error}.",
+                remedy="Copy the whole address from `accord coordinator status`.",
+            ) from error
+
+    async def _dial(self, peer: PublicKey, target: Multiaddr, timeout_s: float) -> None:
+        async with self._dialling.setdefault(peer, trio.Lock()):
+            if self._host is None:
+                raise streams.silent(peer, "this party's network is starting")
+            network = self._host.get_network()
+            if network.get_connections(streams.peer_id_of(peer)):
+                return
+            try:
+                with trio.fail_after(timeout_s):
+                    await network.dial_addr(target, streams.peer_id_of(peer))
+            except trio.TooSlowError:
+                raise streams.silent(peer, f"{target} took longer than {timeout_s:g} s") from None
+            except AccordError:
+                raise
+            except Exception as error:
+                raise streams.silent(peer, f"nobody with this key answers at {target}") from error
+
+    async def _link(self, peer: PublicKey, target: Multiaddr | None) -> None:
+        """Send heartbeats to ``peer`` while it answers; with a ``target``, dial it again and again when it does not."""
+        if target is None and peer in self._links:
+            return
+        if peer in self._links:
+            self._links[peer].cancel()
+        with trio.CancelScope() as scope:
+            self._links[peer] = scope
+            try:
+                pause_s = _PAUSE_S
+                while True:
+                    try:
+                        if target is not None:
+                            await self._dial(peer, target, DIAL_S_MAX)
+                        if await self._beat(peer):
+                            pause_s = _PAUSE_S
+                    except UnavailableError as error:
+                        logger.debug("%s", error.message)
+                    if target is None:
+                        return
+                    await trio.sleep(pause_s * (0.5 + secrets.randbelow(1000) / 1000))
+                    pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+            finally:
+                if self._links.get(peer) is scope:
+                    del self._links[peer]
+
+    async def _beat(self, peer: PublicKey) -> bool:
+        """Heartbeats until ``peer`` is silent for too long or its connection is gone; whether it ever answered."""
+        answered, since = False, time.monotonic()
+        while True:
+            try:
+                await self._ask(BEAT_S_MAX, HEADER_BYTES + ERROR_BYTES_MAX, peer, HEARTBEAT, b"")
+                answered = True
+            except (UnavailableError, PeerError):
+                host = self._host
+                gone = host is None or not host.get_network().get_connections(streams.peer_id_of(peer))
+                now = time.monotonic()
+                if host is not None and (gone or min(self._liveness.silence_s(peer, now), now - since) > ALIVE_S):
+                    await streams.sever(host, streams.peer_id_of(peer))
+                    gone = True
+                if gone:
+                    return answered
+            await trio.sleep(BEAT_S)
+
+    async def _drop(self, peer: PublicKey) -> None:
+        scope = self._links.pop(peer, None)
+        if scope is not None:
+            scope.cancel()
+        self._liveness.forget(peer)
+        if self._host is not None:
+            await streams.sever(self._host, streams.peer_id_of(peer))
+
+
+def _accepted(connection: INetConn) -> bool:
+    """Whether the other side dialled."""
+    return getattr(connection, "direction", None) == Direction.INBOUND
+
+
+def _key_of(peer_id: str) -> PublicKey | None:
+    """The key behind a peer id; None for one that Accord does not take (not Ed25519, or weak)."""
+    try:
+        return PublicKey.from_peer_id(peer_id)
+    except PeerError:
+        return None

@@ -1,0 +1,112 @@
+"""One request on one libp2p stream: write a frame, read a frame, within a time.
+
+Rules: a stream is always closed or reset, whatever happens; libp2p's many exceptions leave as UnavailableError; a write
+that is cut off in the middle would corrupt the connection for every other stream, so the connection is closed with it.
+"""
+
+import logging
+from typing import Final
+
+import trio
+from libp2p.abc import IHost, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+
+from federation.errors import AccordError, UnavailableError
+from federation.network.frames import FrameReader, pieces
+from federation.rules.keys import PublicKey
+
+_CLEAN_UP_S_MAX: Final = 1.0
+logger = logging.getLogger(__name__)
+
+
+def peer_id_of(peer: PublicKey) -> ID:
+    """libp2p's own name of ``peer``."""
+    return ID.from_string(peer.peer_id)
+
+
+async def ask(
+    host: IHost, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, frame_bytes_max: int
+) -> bytes:
+    """Send ``payload`` over the existing connection to ``peer`` and wait for the frame that answers it.
+
+    Raises:
+        UnavailableError: no connection, no answer in time, or the stream was refused or lost.
+        PeerError: the answer breaks the framing, or is longer than ``frame_bytes_max``.
+    """
+    peer_id = peer_id_of(peer)
+    if not host.get_network().get_connections(peer_id):
+        raise silent(peer, "it is not connected")
+    stream: INetStream | None = None
+    writing = False
+    try:
+        with trio.fail_after(timeout_s):
+            stream = await host.new_stream(peer_id, [TProtocol(protocol)])
+            writing = True
+            await write_frame(stream, payload)
+            writing = False
+            answer = await read_frame(stream, frame_bytes_max)
+            await stream.close()
+            stream = None
+            return answer
+    except trio.TooSlowError:
+        if writing:
+            await sever(host, peer_id)
+            stream = None
+        raise silent(peer, f"{protocol} took longer than {timeout_s:g} s") from None
+    except AccordError:
+        raise
+    except Exception as error:
+        logger.debug("%s on %s failed: %r", protocol, peer.did, error)
+        raise silent(peer, f"it closed {protocol}; it may not accept this key, this protocol or this size") from error
+    finally:
+        if stream is not None:
+            await abandon(stream)
+
+
+async def write_frame(stream: INetStream, payload: bytes) -> None:
+    """Write one frame."""
+    for piece in pieces(payload):
+        await stream.write(piece)
+
+
+async def read_frame(stream: INetStream, max_bytes: int, *, idle_s_max: float = float("inf")) -> bytes:
+    """Read one frame of at most ``max_bytes``, with at most ``idle_s_max`` between two pieces.
+
+    Raises:
+        PeerError: the framing is broken, or the frame is too large.
+        trio.TooSlowError: nothing came for too long.
+    """
+    reader = FrameReader(max_bytes)
+    while reader.wanted:
+        with trio.fail_after(idle_s_max):
+            data = await stream.read(reader.wanted)
+        reader.feed(data)
+    return reader.payload()
+
+
+async def abandon(stream: INetStream) -> None:
+    """Reset ``stream``, quickly, even while being cancelled."""
+    with trio.move_on_after(_CLEAN_UP_S_MAX) as scope:
+        scope.shield = True
+        try:
+            await stream.reset()
+        except Exception as error:  # noqa: BLE001  # a stream that cannot even be reset is gone: that is what was wanted
+            logger.debug("A stream could not be reset: %r", error)
+
+
+async def sever(host: IHost, peer_id: ID) -> None:
+    """Close every connection to ``peer_id``, quickly."""
+    with trio.move_on_after(_CLEAN_UP_S_MAX) as scope:
+        scope.shield = True
+        try:
+            await host.get_network().close_peer(peer_id)
+        except Exception as error:  # noqa: BLE001  # as above
+            logger.debug("A connection to %s could not be closed: %r", peer_id, error)
+
+
+def silent(peer: PublicKey, why: str) -> UnavailableError:
+    """The error of a peer that does not answer."""
+    return UnavailableError(
+        f"{peer.did} does not answer: {why}.", remedy="Check that it runs and expects this key, then try again."
+    )

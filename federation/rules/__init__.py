@@ -1,0 +1,1 @@
+"""Pure rules: no I/O, clock, randomness or network. ``now``, random bytes and keys are arguments."""

@@ -1,0 +1,341 @@
+"""Privacy accounting: what happened (a DP event) is one thing, how it is interpreted (an accountant) another.
+
+An event is a small document that says which mechanism ran with which parameters; it is signed in updates and stored in
+budgets. Two readings are offered: the filter's (Renyi divergence at one fixed order; Feldman and Zrnic, "Individual
+privacy accounting via a Renyi filter", 2021: sound even where later events depend on earlier results) and, beside it,
+privacy loss distributions (tighter, valid only for events that were all fixed beforehand). The Gaussian-DP central
+limit is never used: it reports too little.
+
+Unit throughout: add or remove one subject. A noise multiplier is the noise's standard deviation divided by the L2
+sensitivity.
+"""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from federation.errors import PeerError, PrivacyError
+from federation.rules.canonical import canonical_bytes, parse_canonical
+from federation.rules.study import Number, StudyPlan, Wire, describe
+
+if TYPE_CHECKING:
+    import dp_accounting
+
+QUANTUM: Final = Decimal("1e-6")
+NOISE_MULTIPLIER_MIN: Final = Decimal(2)
+NOISE_MULTIPLIER_MAX: Final = Decimal(10**6)
+EVENT_BYTES_MAX: Final = 64 * 1024
+REPEATS_MAX: Final = 1_000_000
+_PARTS_MAX: Final = 1024
+_PLD_CELLS_MAX: Final = 100_000
+_PLD_KINDS_MAX: Final = 8
+_PLD_REPEATS_MAX: Final = 100_000
+
+
+class GaussianEvent(Wire):
+    """The Gaussian mechanism on all eligible subjects."""
+
+    type: Literal["gaussian"] = "gaussian"
+    noise_multiplier: Annotated[Number, Field(ge=QUANTUM, le=NOISE_MULTIPLIER_MAX)]
+
+
+class PoissonEvent(Wire):
+    """A Gaussian mechanism on a Poisson sample: each subject independently with probability ``rate``."""
+
+    type: Literal["poisson"] = "poisson"
+    rate: Annotated[Number, Field(ge=Decimal("1e-9"), le=1)]
+    event: GaussianEvent
+
+
+class RepeatedEvent(Wire):
+    """The same event ``count`` times, with fresh noise each time."""
+
+    type: Literal["repeated"] = "repeated"
+    count: Annotated[int, Field(ge=1, le=REPEATS_MAX)]
+    event: "DpEvent"
+
+
+class ComposedEvent(Wire):
+    """Several events after one another."""
+
+    type: Literal["composed"] = "composed"
+    events: Annotated[tuple["DpEvent", ...], Field(min_length=1, max_length=_PARTS_MAX)]
+
+
+DpEvent: TypeAlias = Annotated[
+    GaussianEvent | PoissonEvent | RepeatedEvent | ComposedEvent, Field(discriminator="type")
+]
+EventJson: TypeAlias = Mapping[str, Any]
+"""An event as it travels: parsed JSON, such as ``{"type": "gaussian", "noise_multiplier": "5.8"}``."""
+Mechanism: TypeAlias = tuple[Decimal, Decimal]
+"""(sampling rate, noise multiplier): what an event consists of once it is flattened."""
+
+RepeatedEvent.model_rebuild()
+ComposedEvent.model_rebuild()
+_ADAPTER: Final[TypeAdapter[DpEvent]] = TypeAdapter(DpEvent)
+
+
+def event_json(event: DpEvent) -> dict[str, Any]:
+    """The event as it travels inside signed documents."""
+    document: dict[str, Any] = event.model_dump(mode="json")
+    return document
+
+
+def event_bytes(event: EventJson | DpEvent) -> bytes:
+    """The event's canonical JSON bytes: one text for one event.
+
+    Raises:
+        PeerError: not an event, or out of bounds.
+    """
+    return canonical_bytes(event_json(read_event(event)))
+
+
+def parse_event(data: bytes) -> DpEvent:
+    """Read an event from its canonical bytes.
+
+    Raises:
+        PeerError: too large, not canonical, not an event, or out of bounds.
+    """
+    return read_event(parse_canonical(data, max_bytes=EVENT_BYTES_MAX))
+
+
+def read_event(document: EventJson | DpEvent) -> DpEvent:
+    """Read an event from parsed JSON (the caller has bounded its size); an event that was read already stays itself.
+
+    Raises:
+        PeerError: not an event, or out of bounds.
+    """
+    if isinstance(document, Wire):
+        return document
+    try:
+        event = _ADAPTER.validate_python(document)
+    except (ValidationError, RecursionError) as error:
+        why = describe(error) if isinstance(error, ValidationError) else "it nests too deeply"
+        raise PeerError(
+            f"A DP event is refused: {why}.", remedy="Both sides need the same version of Accord."
+        ) from error
+    if sum(mechanisms(event).values()) > REPEATS_MAX:
+        raise PeerError(
+            f"A DP event is refused: it composes more than {REPEATS_MAX} mechanisms.",
+            remedy="Ask its author for an event that one round can hold.",
+        )
+    return event
+
+
+def mechanisms(*events: EventJson | DpEvent) -> Counter[Mechanism]:
+    """How often each mechanism runs in ``events``: composition is commutative, so this is all an accountant needs."""
+    counts: Counter[Mechanism] = Counter()
+    for event in events:
+        for mechanism, count in _flatten(read_event(event), 1):
+            counts[mechanism] += count
+    return counts
+
+
+def to_dp_event(event: EventJson | DpEvent) -> "dp_accounting.DpEvent":
+    """The event in ``dp_accounting``'s own types, of the same structure."""
+    import dp_accounting
+
+    match read_event(event):
+        case GaussianEvent(noise_multiplier=noise):
+            return dp_accounting.GaussianDpEvent(float(noise))
+        case PoissonEvent(rate=rate, event=inner):
+            return dp_accounting.PoissonSampledDpEvent(float(rate), to_dp_event(inner))
+        case RepeatedEvent(count=count, event=repeated):
+            return dp_accounting.SelfComposedDpEvent(to_dp_event(repeated), count)
+        case ComposedEvent(events=parts):
+            return dp_accounting.ComposedDpEvent([to_dp_event(part) for part in parts])
+
+
+def epsilon(events: Iterable[EventJson | DpEvent], *, delta: Decimal, order: int) -> float:
+    """Epsilon of all ``events`` together at ``delta``, by Renyi divergence of one fixed ``order``.
+
+    No events: 0. The conversion (Canonne, Kamath and Steinke 2020, proposition 12) adds a part that depends on order
+    and delta only, so that the first event costs far more than the next.
+    """
+    return _filter_epsilon(mechanisms(*events), delta=delta, order=order)
+
+
+def round_event(plan: StudyPlan) -> dict[str, Any]:
+    """What one round of the plan costs a subject, as it travels: its local steps, and one noisy count of the cohort.
+
+    Raises:
+        PrivacyError: no noise keeps the plan's epsilon (:func:`derive_noise_multiplier`).
+    """
+    return event_json(_round_event(plan, derive_noise_multiplier(plan)))
+
+
+def count_event(plan: StudyPlan) -> dict[str, Any]:
+    """What a round costs in which the node counted its cohort and then refused to train."""
+    return event_json(_count_event(plan))
+
+
+def study_event(plan: StudyPlan) -> dict[str, Any]:
+    """What the whole study costs: every round of the plan.
+
+    Raises:
+        PrivacyError: as :func:`round_event`.
+    """
+    event = _round_event(plan, derive_noise_multiplier(plan))
+    return event_json(RepeatedEvent(count=plan.rounds.count, event=event))
+
+
+def derive_noise_multiplier(plan: StudyPlan) -> Decimal:
+    """The smallest noise multiplier, in millionths and never below 2, with which all rounds stay within the plan.
+
+    Raises:
+        PrivacyError: no noise is enough: at this order and delta the conversion, or the cohort counts, alone exceed
+            the plan's epsilon; the remedy names an order that can serve.
+    """
+    privacy = plan.privacy
+    terms = _Terms(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        order=privacy.order,
+        rate=privacy.sampling_rate,
+        count_noise=_quantised(privacy.cohort_noise_multiplier),
+        local_steps=plan.training.local_steps,
+        rounds=plan.rounds.count,
+    )
+    return _smallest_noise(terms)
+
+
+def pld_epsilon(events: Iterable[EventJson | DpEvent], delta: Decimal) -> float:
+    """Epsilon of ``events`` at ``delta`` by privacy loss distributions: non-adaptive, reported beside the filter's.
+
+    Work is bounded whatever the events are: unsampled Gaussians are first composed exactly into one, the grid is
+    coarsened to 100,000 cells, and beyond eight kinds of sampled mechanism the amplification is forgone; losses beyond
+    any grid are read by Renyi divergence. Each of these makes the figure larger, never smaller.
+    """
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    counts = mechanisms(*events)
+    if not counts:
+        return 0.0
+    sampled = {kind: count for kind, count in counts.items() if kind[0] < 1}
+    if len(sampled) > _PLD_KINDS_MAX or sum(sampled.values()) > _PLD_REPEATS_MAX:
+        sampled = {}
+    precision = sum(n / float(noise) ** 2 for (rate, noise), n in counts.items() if (rate, noise) not in sampled)
+    interval = _pld_interval(precision, sampled)
+    if interval > 1:  # a loss of tens of thousands: no protection whose fine structure were worth a grid
+        return _filter_epsilon(counts, delta=delta, order=2)
+    parts = []
+    if precision > 0:
+        parts.append(pld.from_gaussian_mechanism(precision**-0.5, value_discretization_interval=interval))
+    for (rate, noise), count in sorted(sampled.items()):
+        one = pld.from_gaussian_mechanism(
+            float(noise), sampling_prob=float(rate), value_discretization_interval=interval
+        )
+        parts.append(one.self_compose(count))
+    total = functools.reduce(lambda left, right: left.compose(right), parts)
+    return float(total.get_epsilon_for_delta(float(delta)))
+
+
+class _Terms(Wire):
+    """What the noise multiplier depends on: hashable, so that the search runs once per plan."""
+
+    epsilon: Decimal
+    delta: Decimal
+    order: int
+    rate: Decimal
+    count_noise: Decimal
+    local_steps: int
+    rounds: int
+
+    def counts(self, noise: Decimal | None) -> Counter[Mechanism]:
+        """All mechanisms of the study with this noise (None: without the training steps)."""
+        counts: Counter[Mechanism] = Counter({(Decimal(1), self.count_noise): self.rounds})
+        if noise is not None:
+            counts[(self.rate, noise)] += self.rounds * self.local_steps
+        return counts
+
+    def holds(self, noise: Decimal | None, order: int | None = None) -> bool:
+        spent = _filter_epsilon(self.counts(noise), delta=self.delta, order=order or self.order)
+        return spent <= float(self.epsilon)
+
+
+@functools.lru_cache(maxsize=256)
+def _smallest_noise(terms: _Terms) -> Decimal:
+    """Bisection over multiples of the quantum: epsilon falls as the noise grows."""
+    if not terms.holds(NOISE_MULTIPLIER_MAX):
+        orders = [order for order in range(2, 257) if terms.holds(NOISE_MULTIPLIER_MAX, order)]
+        remedy = (
+            f"Choose privacy.order between {orders[0]} and {orders[-1]}, a larger epsilon, or fewer rounds."
+            if orders
+            else "Choose a larger epsilon, fewer rounds, or a larger privacy.cohort_noise_multiplier."
+        )
+        raise PrivacyError(
+            f"No noise is strong enough for epsilon {terms.epsilon} over {terms.rounds} rounds "
+            f"at delta {terms.delta} and order {terms.order}.",
+            remedy=remedy,
+        )
+    low, high = int(NOISE_MULTIPLIER_MIN / QUANTUM), int(NOISE_MULTIPLIER_MAX / QUANTUM)
+    if terms.holds(low * QUANTUM):
+        return low * QUANTUM
+    while high - low > 1:
+        middle = (low + high) // 2
+        if terms.holds(middle * QUANTUM):
+            high = middle
+        else:
+            low = middle
+    return high * QUANTUM
+
+
+def _round_event(plan: StudyPlan, noise_multiplier: Decimal) -> ComposedEvent:
+    step: DpEvent = GaussianEvent(noise_multiplier=noise_multiplier)
+    if plan.privacy.sampling_rate < 1:
+        step = PoissonEvent(rate=plan.privacy.sampling_rate, event=GaussianEvent(noise_multiplier=noise_multiplier))
+    if plan.training.local_steps > 1:
+        step = RepeatedEvent(count=plan.training.local_steps, event=step)
+    return ComposedEvent(events=(step, _count_event(plan)))
+
+
+def _count_event(plan: StudyPlan) -> GaussianEvent:
+    return GaussianEvent(noise_multiplier=_quantised(plan.privacy.cohort_noise_multiplier))
+
+
+def _quantised(noise_multiplier: Decimal) -> Decimal:
+    """Rounded up to whole millionths, for logs: the same figure in the plan, in the event and in the noise."""
+    return noise_multiplier.quantize(QUANTUM, rounding=ROUND_CEILING)
+
+
+def _flatten(event: DpEvent, times: int) -> Iterator[tuple[Mechanism, int]]:
+    match event:
+        case GaussianEvent():
+            yield (Decimal(1), event.noise_multiplier), times
+        case PoissonEvent():
+            yield (event.rate, event.event.noise_multiplier), times
+        case RepeatedEvent():
+            yield from _flatten(event.event, times * event.count)
+        case ComposedEvent():
+            for part in event.events:
+                yield from _flatten(part, times)
+
+
+def _filter_epsilon(counts: Counter[Mechanism], *, delta: Decimal, order: int) -> float:
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    if not counts:
+        return 0.0
+    accountant = RdpAccountant(orders=[order])
+    for (rate, noise), count in sorted(counts.items()):
+        event = dp_accounting.GaussianDpEvent(float(noise))
+        if rate < 1:
+            event = dp_accounting.PoissonSampledDpEvent(float(rate), event)
+        accountant.compose(event, count)
+    return float(accountant.get_epsilon(float(delta)))
+
+
+def _pld_interval(precision: float, sampled: dict[Mechanism, int]) -> float:
+    """A grid step that keeps the support of the composed loss within the bounded number of cells.
+
+    A Gaussian of precision p has losses within p/2 +- 14 sqrt(p) or so; sampling only makes them smaller.
+    """
+    total = precision + sum(count / float(noise) ** 2 for (_, noise), count in sampled.items())
+    width = total + 40 * math.sqrt(total) + 1
+    return max(1e-4, width / _PLD_CELLS_MAX)

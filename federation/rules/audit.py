@@ -1,0 +1,131 @@
+"""What a log claims about blobs: aggregates of rounds, value tables, values and payments, recomputed.
+
+A party that holds the log and the blobs gets the same model bit for bit and the same payments, or a proof that somebody
+lied. Utilities are checked separately (``learning.evaluation``), as that needs the validation rows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from federation.errors import PeerError
+from federation.rules.admission import check_arrays, parameter_count
+from federation.rules.aggregation import aggregate
+from federation.rules.canonical import sha256_hex
+from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
+from federation.rules.entries import Payment, StudySettled
+from federation.rules.fixedpoint import pack, unpack
+from federation.rules.replay import ClosedRound, StudyState
+from federation.rules.rewards import pay
+from federation.rules.study import read
+from federation.rules.valuation import shapley
+
+Vector = np.ndarray[Any, np.dtype[np.int64]]
+Blobs = Callable[[str], bytes]
+UTILITY_UNIT: Final = 2**40
+
+
+def round_vectors(done: ClosedRound, state: StudyState, blobs: Blobs) -> tuple[Vector, dict[str, Vector]]:
+    """The base model and the admitted updates of a closed round, each int64 ``[P]``, checked.
+
+    Raises:
+        PeerError: a blob is missing, altered, or breaks an admission rule.
+    """
+    base = unpack(_blob(done.base_model, blobs), length=parameter_count(state.plan))
+    updates = {}
+    for did, update in sorted(done.admitted.items()):
+        packed = b"".join(_blob(name, blobs) for name in update.chunks)
+        updates[did] = check_arrays(update, packed, state.plan)
+    return base, updates
+
+
+def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
+    """Recompute a round's aggregate.
+
+    Raises:
+        PeerError: the logged model is not the exact aggregate of the admitted updates.
+    """
+    base, updates = round_vectors(done, state, blobs)
+    result = sha256_hex(pack(aggregate(base, updates, state.weights)))
+    if result != done.model:
+        raise PeerError(
+            f"Round {done.number}: the logged model {done.model[:12]} is not the aggregate of its updates ({result[:12]}).",
+            remedy="Keep the log and the blobs as evidence: the coordinator signed a false aggregate.",
+        )
+
+
+def open_table(done: ClosedRound, state: StudyState, data: bytes) -> ValueTable:
+    """Read the value table that a closed round committed to.
+
+    Raises:
+        PeerError: other bytes than were committed, or a table of another round or of other players.
+    """
+    where = f"the value table of round {done.number}"
+    if sha256_hex(data) != done.value_table:
+        raise PeerError(f"{where} is not the one that was committed.", remedy="Keep both as evidence.")
+    table = read(ValueTable, data, max_bytes=DOCUMENT_BYTES_MAX)
+    if table.study != state.study or table.round != done.number or table.players != tuple(sorted(done.admitted)):
+        raise PeerError(f"{where} belongs to another round or to other players.", remedy="Keep it as evidence.")
+    if len(table.utilities) != 2 ** len(table.players):
+        raise PeerError(f"{where} does not have one utility for each coalition.", remedy="Keep it as evidence.")
+    return table
+
+
+def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
+    """Each party's value over the study: the sum of its Shapley values of the rounds, exact, in units of utility.
+
+    Raises:
+        PeerError: the tables do not telescope: a round does not start where the one before ended.
+    """
+    result = dict.fromkeys(sorted(state.weights), Fraction(0))
+    for before, after in zip(tables, tables[1:], strict=False):
+        if before.utilities[-1] != after.utilities[0]:
+            raise PeerError(
+                f"The value tables of rounds {before.round} and {after.round} do not join.",
+                remedy="Keep them as evidence: one model cannot have two utilities.",
+            )
+    for table in tables:
+        for did, value in zip(table.players, shapley(table.utilities), strict=True):
+            result[did] += value / UTILITY_UNIT
+    return result
+
+
+def settlement(state: StudyState, tables: Sequence[ValueTable]) -> StudySettled:
+    """What the settlement must say, from the tables alone."""
+    worth = values(state, tables)
+    by_site = {state.site(did): value for did, value in worth.items()}
+    paid = pay(by_site, state.plan.reward.pool_microcredits, state.plan.reward.minimum_share)
+    payments = tuple(
+        Payment(party=did, site=state.site(did), value=str(value), reward=paid.rewards[state.site(did)])
+        for did, value in worth.items()
+    )
+    return StudySettled(tables=tuple(done.value_table for done in state.closed), payments=payments, burned=paid.burned)
+
+
+def check_settlement(before: StudyState, settled: StudySettled, blobs: Blobs) -> Mapping[int, ValueTable]:
+    """Recompute values and payments of a settlement; the tables by round.
+
+    Args:
+        before: the state that the settlement was appended to.
+        settled: the entry's body.
+        blobs: the opened value tables.
+
+    Raises:
+        PeerError: a table, a value or a payment is not what follows from the log.
+    """
+    tables = [open_table(done, before, _blob(done.value_table, blobs)) for done in before.closed]
+    if settlement(before, tables) != settled:
+        raise PeerError(
+            "The settlement's values or payments do not follow from the value tables.",
+            remedy="Keep the log as evidence: the coordinator signed a false settlement.",
+        )
+    return {table.round: table for table in tables}
+
+
+def _blob(name: str, blobs: Blobs) -> bytes:
+    data = blobs(name)
+    if sha256_hex(data) != name:
+        raise PeerError(f"The blob {name} does not have the bytes of its name.", remedy="Fetch it again.")
+    return data

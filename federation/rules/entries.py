@@ -1,0 +1,214 @@
+"""The entries of a study's log: what the coordinator may append, and in which form.
+
+An entry is a signed envelope; its bytes are the leaf of the coordinator's Merkle log. Documents that institutions signed
+stand inside as they were received (the text of their envelope), so that whoever holds the log holds the evidence.
+Entry id = H(study, term, kind, round, party, command): a retry of the same command is the same entry.
+"""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from federation.rules.canonical import tagged_hash
+from federation.rules.documents import Hash, RoundNumber, StudyId
+from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.instant import format_instant, parse_instant
+from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.study import Wire, read
+
+ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
+ENTRY_BYTES_MAX: Final = 1 << 20
+
+Did = Annotated[str, StringConstraints(pattern=r"^did:key:z[1-9A-HJ-NP-Za-km-z]{20,100}$")]
+EnvelopeText = Annotated[str, StringConstraints(min_length=1, max_length=ENTRY_BYTES_MAX)]
+Micro = Annotated[int, Field(ge=0, le=10**15)]
+Fraction = Annotated[str, StringConstraints(pattern=r"^-?\d{1,60}(/[1-9]\d{0,60})?$")]
+
+
+class StudyPublished(Wire):
+    """A plan opens for agreements; its pool is minted into escrow. ``plan`` is the blob of the signed plan."""
+
+    kind: Literal["study-published"] = "study-published"
+    plan: Hash
+    plan_hash: Hash
+    minted: Micro
+
+
+class AgreementAdmitted(Wire):
+    """An institution is in; ``envelope`` is its signed Agreement."""
+
+    kind: Literal["agreement-admitted"] = "agreement-admitted"
+    envelope: EnvelopeText
+
+
+class AgreementRevoked(Wire):
+    """An institution is out from the next round on; ``envelope`` is its signed Revocation."""
+
+    kind: Literal["agreement-revoked"] = "agreement-revoked"
+    envelope: EnvelopeText
+
+
+class StudyStarted(Wire):
+    """Participants, witnesses and weights are fixed; the first model is named."""
+
+    kind: Literal["study-started"] = "study-started"
+    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=14)]
+    base_model: Hash
+
+
+class RoundOpened(Wire):
+    """Institutions may train on ``base_model`` and commit until ``deadline``."""
+
+    kind: Literal["round-opened"] = "round-opened"
+    base_model: Hash
+    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
+    deadline: str
+
+
+class RoundReopened(Wire):
+    """A restarted coordinator gives an unclosed round a new deadline; nodes answer with what they stored."""
+
+    kind: Literal["round-reopened"] = "round-reopened"
+    deadline: str
+
+
+class UpdateCommitted(Wire):
+    """An institution's signed Commitment arrived before the deadline."""
+
+    kind: Literal["update-committed"] = "update-committed"
+    envelope: EnvelopeText
+
+
+class ParticipationRefused(Wire):
+    """An institution's signed Refusal: it takes no part in this round, and says why."""
+
+    kind: Literal["participation-refused"] = "participation-refused"
+    envelope: EnvelopeText
+
+
+class CommitmentsClosed(Wire):
+    """From here on updates are shown; no commitment is taken any more."""
+
+    kind: Literal["commitments-closed"] = "commitments-closed"
+
+
+class UpdateAdmitted(Wire):
+    """An institution's signed Update passed every admission rule."""
+
+    kind: Literal["update-admitted"] = "update-admitted"
+    envelope: EnvelopeText
+
+
+class UpdateRefused(Wire):
+    """A committed update was not admitted, and why."""
+
+    kind: Literal["update-refused"] = "update-refused"
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z-]{1,40}$")]
+    message: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class RoundClosed(Wire):
+    """The round's result: the exact aggregate and the hash of the (still closed) value table."""
+
+    kind: Literal["round-closed"] = "round-closed"
+    outcome: Literal["aggregated", "no-quorum"]
+    updates: Annotated[dict[Did, Hash], Field(max_length=14)]
+    model: Hash
+    value_table: Hash
+
+
+class Payment(Wire):
+    """What one institution gets: ``value`` in utility (exact fraction), ``reward`` in micro-credits."""
+
+    party: Did
+    site: str
+    value: Fraction
+    reward: Micro
+
+
+class StudySettled(Wire):
+    """Value tables open, values and payments follow from them; what is not paid is burned."""
+
+    kind: Literal["study-settled"] = "study-settled"
+    tables: Annotated[tuple[Hash, ...], Field(max_length=1000)]
+    payments: Annotated[tuple[Payment, ...], Field(max_length=14)]
+    burned: Micro
+
+
+Body = Annotated[
+    StudyPublished
+    | AgreementAdmitted
+    | AgreementRevoked
+    | StudyStarted
+    | RoundOpened
+    | RoundReopened
+    | UpdateCommitted
+    | ParticipationRefused
+    | CommitmentsClosed
+    | UpdateAdmitted
+    | UpdateRefused
+    | RoundClosed
+    | StudySettled,
+    Field(discriminator="kind"),
+]
+
+
+class Entry(Wire):
+    """One line of the study's history. ``round`` and ``party`` are absent where they do not apply."""
+
+    version: Literal[1] = 1
+    id: Hash
+    study: StudyId
+    term: Annotated[int, Field(ge=0)] = 0
+    round: RoundNumber | None = None
+    party: Did | None = None
+    time: str
+    body: Body
+
+    def sign(self, key: PrivateKey) -> Envelope:
+        """The entry, signed by the coordinator."""
+        return sign(self.to_payload(), ENTRY_TYPE, key)
+
+    @property
+    def at(self) -> datetime:
+        """When the coordinator appended it."""
+        return parse_instant(self.time)
+
+
+def make_entry(
+    body: "Body", *, study: str, now: datetime, round_number: int | None = None, party: PublicKey | None = None
+) -> Entry:
+    """Build an entry; its id depends on what it says, not on when."""
+    did = party.did if party else None
+    return Entry(
+        id=entry_id(body, study=study, term=0, round_number=round_number, party=did),
+        study=study,
+        round=round_number,
+        party=did,
+        time=format_instant(now),
+        body=body,
+    )
+
+
+def entry_id(body: "Body", *, study: str, term: int, round_number: int | None, party: str | None) -> str:
+    """H(study, term, kind, round, party, command), hexadecimal."""
+    return tagged_hash(
+        "entry-id",
+        study.encode("utf-8"),
+        str(term).encode("ascii"),
+        body.kind.encode("ascii"),
+        str(round_number or 0).encode("ascii"),
+        (party or "").encode("ascii"),
+        body.to_payload(),
+    ).hex()
+
+
+def open_entry(data: bytes, *, signer: PublicKey) -> Entry:
+    """Verify and read a log entry.
+
+    Raises:
+        PeerError: the signature, the form, or the id is wrong.
+    """
+    envelope = open_envelope(data, payload_type=ENTRY_TYPE, signer=signer, max_bytes=2 * ENTRY_BYTES_MAX)
+    return read(Entry, envelope.payload, max_bytes=ENTRY_BYTES_MAX)

@@ -1,0 +1,417 @@
+"""The study as a fold over its log: every rule about what may follow what.
+
+``apply(state, entry)`` returns the next state or raises :class:`PeerError` and leaves the state as it was. The coordinator
+restarts with it, every node checks with it before it cosigns, and ``accord log verify`` replays with it offline: one set
+of rules for all three. What needs the blobs (aggregates, value tables) is in ``audit``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, Literal, cast
+
+from federation.errors import PeerError
+from federation.rules import admission
+from federation.rules.aggregation import integer_weights
+from federation.rules.documents import Commitment, Refusal, Revocation, Update, open_signed
+from federation.rules.entries import (
+    AgreementAdmitted,
+    AgreementRevoked,
+    CommitmentsClosed,
+    Entry,
+    ParticipationRefused,
+    Payment,
+    RoundClosed,
+    RoundOpened,
+    RoundReopened,
+    StudyPublished,
+    StudySettled,
+    StudyStarted,
+    UpdateAdmitted,
+    UpdateCommitted,
+    UpdateRefused,
+    entry_id,
+    open_entry,
+)
+from federation.rules.instant import parse_instant
+from federation.rules.keys import PublicKey
+from federation.rules.ledger import Ledger, Transfer
+from federation.rules.study import Agreement, StudyPlan, open_agreement
+
+RoundPhase = Literal["idle", "open", "revealing"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundState:
+    """The round in progress."""
+
+    number: int
+    base_model: str
+    participants: tuple[str, ...]
+    deadline: datetime
+    phase: RoundPhase = "open"
+    commitments: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    admitted: Mapping[str, Update] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRound:
+    """A round that is over. ``refused`` maps a party to the reason why nothing of it is in the model."""
+
+    number: int
+    base_model: str
+    model: str
+    value_table: str
+    outcome: str
+    participants: tuple[str, ...]
+    admitted: Mapping[str, Update]
+    refused: Mapping[str, str]
+    entry_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudyState:
+    """All that the log says so far about one study. Parties are did strings."""
+
+    plan: StudyPlan
+    plan_blob: str
+    coordinator: PublicKey
+    size: int = 0
+    published: bool = False
+    last_time: datetime | None = None
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    model: str | None = None
+    first_model: str | None = None
+    round: RoundState | None = None
+    closed: tuple[ClosedRound, ...] = ()
+    consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
+    payments: tuple[Payment, ...] = ()
+    tables: tuple[str, ...] = ()
+    burned: int = 0
+    settled: bool = False
+    ledger: Ledger = field(default_factory=Ledger)
+    entry_ids: frozenset[str] = frozenset()
+
+    @property
+    def study(self) -> str:
+        """The study's id."""
+        return self.plan.study_id
+
+    @property
+    def witnesses(self) -> tuple[PublicKey, ...]:
+        """Who cosigns: the institutions whose agreement was admitted, in the order of their did."""
+        return tuple(PublicKey.from_did(did) for did in sorted(self.agreements))
+
+    def site(self, did: str) -> str:
+        """The short name of a party."""
+        return self.agreements[did].site
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Parties that may take part in the next round, sorted."""
+        return tuple(sorted(did for did in self.weights if did not in self.revoked))
+
+    @property
+    def rounds_left(self) -> int:
+        """Rounds that are neither closed nor open."""
+        return self.plan.rounds.count - len(self.closed) - (1 if self.round else 0)
+
+    @property
+    def complete(self) -> bool:
+        """Every round is closed (or nobody is left to take part)."""
+        if self.round is not None or not self.weights:
+            return False
+        return len(self.closed) == self.plan.rounds.count or len(self.active) < self.plan.rounds.quorum
+
+
+def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudyState:
+    """The empty history of a plan. ``plan_blob`` is the SHA-256 name of the signed plan's bytes."""
+    return StudyState(plan=plan, plan_blob=plan_blob, coordinator=coordinator)
+
+
+def replay(state: StudyState, entries: Iterable[bytes]) -> StudyState:
+    """Fold received entries.
+
+    Raises:
+        PeerError: at the first entry that breaks a rule, named by its index.
+    """
+    for data in entries:
+        state = apply(state, open_entry(data, signer=state.coordinator))
+    return state
+
+
+def apply(state: StudyState, entry: Entry) -> StudyState:
+    """The state after ``entry``.
+
+    Raises:
+        PeerError: the entry breaks a rule; the message names the entry's index and the rule.
+    """
+    try:
+        _check_header(state, entry)
+        rule = _RULES[entry.body.kind]
+        state = rule(state, entry, entry.body)
+    except PeerError as error:
+        raise PeerError(
+            f"Log entry {state.size} ({entry.body.kind}) breaks a rule: {error.message}", remedy=error.remedy
+        ) from error
+    return replace(state, size=state.size + 1, last_time=entry.at, entry_ids=state.entry_ids | {entry.id})
+
+
+def _check_header(state: StudyState, entry: Entry) -> None:
+    expected = entry_id(entry.body, study=entry.study, term=entry.term, round_number=entry.round, party=entry.party)
+    _require(entry.id == expected, "its id is not the hash of what it says")
+    _require(entry.id not in state.entry_ids, "it is there a second time")
+    _require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
+    _require(entry.term == 0, "its term is unknown")
+    _require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
+    _require(not state.settled, "the study is settled already")
+    _require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
+
+
+def _require(condition: bool, why: str) -> None:
+    if not condition:
+        raise PeerError(f"{why}.", remedy="Keep the log as evidence and ask the coordinator to explain it.")
+
+
+def _published(state: StudyState, entry: Entry, body: StudyPublished) -> StudyState:
+    _require(not state.published, "the study is published already")
+    _require(entry.round is None and entry.party is None, "a publication has neither round nor party")
+    _require(body.plan == state.plan_blob and body.plan_hash == state.plan.plan_hash, "it names another plan")
+    _require(body.minted == state.plan.reward.pool_microcredits, "it does not mint the plan's pool")
+    ledger = state.ledger.mint(entry.id, f"escrow:{state.study}", body.minted)
+    return replace(state, published=True, ledger=ledger)
+
+
+def _agreement_admitted(state: StudyState, entry: Entry, body: AgreementAdmitted) -> StudyState:
+    agreement, envelope = open_agreement(body.envelope.encode("utf-8"))
+    did = envelope.signer.did
+    _require(entry.party == did and entry.round is None, "the agreement is by another party")
+    _require(agreement.study == state.study, "the agreement is for another study")
+    _require(agreement.plan_hash == state.plan.plan_hash, "the agreement is for another plan")
+    _require(not state.weights, "the study has started: no institution can join any more")
+    _require(did not in state.agreements, "this institution has agreed already")
+    taken = {other.site for other in state.agreements.values()}
+    _require(agreement.site not in taken, f"the site name {agreement.site} is taken")
+    _require(len(state.agreements) < state.plan.rounds.participants, "the plan has no place for another institution")
+    return replace(state, agreements={**state.agreements, did: agreement})
+
+
+def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) -> StudyState:
+    revocation, envelope = open_signed(Revocation, body.envelope.encode("utf-8"))
+    did = envelope.signer.did
+    _require(entry.party == did and entry.round is None, "the revocation is by another party")
+    _require(did in state.agreements and did not in state.revoked, "there is no agreement to revoke")
+    _require(
+        revocation.study == state.study and revocation.plan_hash == state.plan.plan_hash,
+        "the revocation is for another plan",
+    )
+    if not state.weights:
+        rest = {key: value for key, value in state.agreements.items() if key != did}
+        return replace(state, agreements=rest)
+    return replace(state, revoked=state.revoked | {did})
+
+
+def _started(state: StudyState, entry: Entry, body: StudyStarted) -> StudyState:
+    _require(not state.weights, "the study has started already")
+    _require(entry.round is None and entry.party is None, "a start has neither round nor party")
+    _require(len(state.agreements) == state.plan.rounds.participants, "agreements are missing")
+    _require(dict(body.weights) == weights_of(state), "the weights do not follow from the agreements")
+    return replace(state, weights=dict(body.weights), model=body.base_model, first_model=body.base_model)
+
+
+def weights_of(state: StudyState) -> dict[str, int]:
+    """The integer weight of every party, from the nominal cohorts in the agreements and the plan's cap."""
+    nominal = {did: agreement.nominal_cohort for did, agreement in state.agreements.items()}
+    return integer_weights(nominal, state.plan.aggregation.weight_cap)
+
+
+def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
+    _require(bool(state.weights), "the study has not started")
+    _require(state.round is None, "the round before is not closed")
+    number = len(state.closed) + 1
+    _require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
+    _require(entry.party is None, "a round has no party")
+    _require(body.base_model == state.model, "the base model is not the last round's result")
+    _require(body.participants == state.active, "the participants are not the active institutions")
+    deadline = parse_instant(body.deadline)
+    _require(deadline > entry.at, "the deadline has passed already")
+    current = RoundState(number=number, base_model=body.base_model, participants=body.participants, deadline=deadline)
+    return replace(state, round=current)
+
+
+def _current(state: StudyState, entry: Entry) -> RoundState:
+    if state.round is None or entry.round != state.round.number:
+        raise PeerError("it belongs to no open round.", remedy="Keep the log as evidence.")
+    return state.round
+
+
+def _reopened(state: StudyState, entry: Entry, body: RoundReopened) -> StudyState:
+    current = _current(state, entry)
+    deadline = parse_instant(body.deadline)
+    _require(deadline >= current.deadline, "a deadline is never brought forward")
+    _require(deadline > entry.at, "the deadline has passed already")
+    return replace(state, round=replace(current, deadline=deadline))
+
+
+def _answering(state: StudyState, entry: Entry) -> tuple[RoundState, str]:
+    """The open round and the party that may still answer it, in time."""
+    current = _current(state, entry)
+    did = entry.party or ""
+    _require(current.phase == "open", "commitments are closed")
+    _require(did in current.participants, "the party takes no part in this round")
+    _require(did not in current.commitments and did not in current.refusals, "the party has answered already")
+    _require(entry.at <= current.deadline, "the deadline has passed")
+    return current, did
+
+
+def _committed(state: StudyState, entry: Entry, body: UpdateCommitted) -> StudyState:
+    current, did = _answering(state, entry)
+    commitment, _ = open_signed(Commitment, body.envelope.encode("utf-8"), signer=PublicKey.from_did(did))
+    _require(
+        commitment.study == state.study and commitment.round == current.number, "the commitment is for another round"
+    )
+    return replace(state, round=replace(current, commitments={**current.commitments, did: commitment.commitment}))
+
+
+def _declined(state: StudyState, entry: Entry, body: ParticipationRefused) -> StudyState:
+    current, did = _answering(state, entry)
+    refusal, _ = open_signed(Refusal, body.envelope.encode("utf-8"), signer=PublicKey.from_did(did))
+    _require(refusal.study == state.study and refusal.round == current.number, "the refusal is for another round")
+    reason = f"{refusal.code}: {refusal.message}"
+    return replace(state, round=replace(current, refusals={**current.refusals, did: reason}))
+
+
+def _commitments_closed(state: StudyState, entry: Entry, _: CommitmentsClosed) -> StudyState:
+    current = _current(state, entry)
+    _require(current.phase == "open", "commitments are closed already")
+    answered = len(current.commitments) + len(current.refusals)
+    _require(
+        entry.at >= current.deadline or answered == len(current.participants),
+        "the deadline has not passed and somebody may still answer",
+    )
+    return replace(state, round=replace(current, phase="revealing"))
+
+
+def _revealed(state: StudyState, entry: Entry) -> tuple[RoundState, str]:
+    current = _current(state, entry)
+    did = entry.party or ""
+    _require(current.phase == "revealing", "updates are shown after commitments close")
+    _require(did in current.commitments, "the party has not committed")
+    _require(did not in current.admitted and did not in current.rejected, "the party's update is decided already")
+    return current, did
+
+
+def _admitted(state: StudyState, entry: Entry, body: UpdateAdmitted) -> StudyState:
+    current, did = _revealed(state, entry)
+    update, view = admission.check_update(
+        body.envelope.encode("utf-8"),
+        plan=state.plan,
+        party=PublicKey.from_did(did),
+        round_number=current.number,
+        base_model=current.base_model,
+        commitment=current.commitments[did],
+        consent_log=state.consent_logs.get(did),
+    )
+    return replace(
+        state,
+        round=replace(current, admitted={**current.admitted, did: update}),
+        consent_logs={**state.consent_logs, did: view},
+    )
+
+
+def _update_refused(state: StudyState, entry: Entry, body: UpdateRefused) -> StudyState:
+    current, did = _revealed(state, entry)
+    reason = f"{body.code}: {body.message}"
+    return replace(state, round=replace(current, rejected={**current.rejected, did: reason}))
+
+
+def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
+    current = _current(state, entry)
+    _require(entry.party is None, "a closed round has no party")
+    _require(current.phase == "revealing", "commitments are not closed")
+    decided = len(current.admitted) + len(current.rejected)
+    _require(decided == len(current.commitments), "a committed update is neither admitted nor refused")
+    quorate = len(current.admitted) >= state.plan.rounds.quorum
+    _require((body.outcome == "aggregated") == quorate, "the outcome does not follow from the quorum")
+    counted = current.admitted if quorate else {}
+    _require(
+        dict(body.updates) == {did: update.update for did, update in counted.items()},
+        "the updates are not the admitted ones",
+    )
+    _require(quorate or body.model == current.base_model, "a round without quorum changes no model")
+    silent = {
+        did: "no-answer: nothing arrived before the deadline"
+        for did in current.participants
+        if did not in current.commitments and did not in current.refusals
+    }
+    uncounted = {} if quorate else dict.fromkeys(current.admitted, "no-quorum: too few institutions answered")
+    done = ClosedRound(
+        number=current.number,
+        base_model=current.base_model,
+        model=body.model,
+        value_table=body.value_table,
+        outcome=body.outcome,
+        participants=current.participants,
+        admitted=counted,
+        refused={**current.refusals, **current.rejected, **silent, **uncounted},
+        entry_index=state.size,
+    )
+    return replace(state, round=None, model=body.model, closed=(*state.closed, done))
+
+
+def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
+    _require(entry.round is None and entry.party is None, "a settlement has neither round nor party")
+    _require(state.complete, "rounds are still to come")
+    _require(body.tables == tuple(done.value_table for done in state.closed), "the value tables are not the rounds'")
+    _require(
+        [payment.party for payment in body.payments] == sorted(state.weights),
+        "the payments do not name every institution once, in order",
+    )
+    _require(
+        all(payment.site == state.site(payment.party) for payment in body.payments), "a payment names another site"
+    )
+    paid = sum(payment.reward for payment in body.payments)
+    _require(paid + body.burned == state.plan.reward.pool_microcredits, "payments and burn do not add up to the pool")
+    escrow = f"escrow:{state.study}"
+    transfers = [
+        Transfer(
+            id=f"{entry.id}:{payment.site}", debit=escrow, credit=f"institution:{payment.site}", amount=payment.reward
+        )
+        for payment in body.payments
+        if payment.reward
+    ]
+    if body.burned:
+        transfers.append(Transfer(id=f"{entry.id}:burned", debit=escrow, credit="burned:study", amount=body.burned))
+    return replace(
+        state,
+        settled=True,
+        payments=body.payments,
+        tables=body.tables,
+        burned=body.burned,
+        ledger=state.ledger.post(transfers),
+    )
+
+
+_Rule = Callable[[StudyState, Entry, Any], StudyState]
+_RULES: Final[Mapping[str, _Rule]] = cast(
+    "Mapping[str, _Rule]",
+    {
+        "study-published": _published,
+        "agreement-admitted": _agreement_admitted,
+        "agreement-revoked": _agreement_revoked,
+        "study-started": _started,
+        "round-opened": _opened,
+        "round-reopened": _reopened,
+        "update-committed": _committed,
+        "participation-refused": _declined,
+        "commitments-closed": _commitments_closed,
+        "update-admitted": _admitted,
+        "update-refused": _update_refused,
+        "round-closed": _closed,
+        "study-settled": _settled,
+    },
+)

@@ -1,0 +1,148 @@
+"""What a party earned in a study, and why: the figures, and one paragraph that a person can read.
+
+A statement adds nothing to the log; it is a view of values and payments that anybody can recompute. Values are given in
+nats of log loss on the sponsor's validation set, exactly (as a fraction) and as a rounded figure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final, Literal, TypeAlias
+
+from federation.errors import OperatorError
+from federation.rules.rewards import Payments
+
+MICROCREDITS_PER_CREDIT: Final = 1_000_000
+
+Outcome: TypeAlias = Literal["paid", "below-minimum", "no-positive-value", "not-taken-part"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One party's statement for one settled study.
+
+    Attributes:
+        study: the study's id.
+        site: the party's short name.
+        account: where the reward is.
+        round_values: round -> value in nats; None in rounds in which no update of it was admitted.
+        value: the sum over the study, in nats.
+        share: of the pool, before the minimum and before rounding.
+        reward: micro-credits.
+        pool: micro-credits that the study had to give.
+        burned: micro-credits of the pool that nobody got.
+        outcome: which rule decided.
+        sentence: all of this in plain words.
+    """
+
+    study: str
+    site: str
+    account: str
+    round_values: Mapping[int, Fraction | None]
+    value: Fraction
+    share: Fraction
+    reward: int
+    pool: int
+    burned: int
+    outcome: Outcome
+    sentence: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``: money as integers, values as exact fractions (text) and as floats in nats."""
+        return {
+            "study": self.study,
+            "site": self.site,
+            "account": self.account,
+            "rounds": [
+                {"round": number, "admitted": value is not None, **_value_json(value or Fraction(0))}
+                for number, value in sorted(self.round_values.items())
+            ],
+            **_value_json(self.value),
+            "share": float(self.share),
+            "reward_microcredits": self.reward,
+            "pool_microcredits": self.pool,
+            "burned_microcredits": self.burned,
+            "outcome": self.outcome,
+            "sentence": self.sentence,
+        }
+
+
+def statement(
+    *,
+    study: str,
+    site: str,
+    account: str,
+    round_values: Mapping[int, Mapping[str, Fraction]],
+    payments: Payments,
+    minimum_share: Decimal,
+) -> Statement:
+    """Write the statement of one site.
+
+    Args:
+        study: the study's id.
+        site: the site's short name.
+        account: the account that is paid.
+        round_values: round -> (site -> Shapley value in nats), for every round of the study; a site is absent from a
+            round in which no update of it was admitted.
+        payments: of this study.
+        minimum_share: the plan's ``reward.minimum_share``.
+
+    Raises:
+        OperatorError: the site is not one of the study's.
+    """
+    if site not in payments.rewards:
+        raise OperatorError(
+            f"{site} is not a party of the study {study}.",
+            remedy=f"The study's parties are: {', '.join(sorted(payments.rewards)) or 'none'}.",
+        )
+    own = {number: round_values[number].get(site) for number in sorted(round_values)}
+    value = sum((each for each in own.values() if each is not None), Fraction(0))
+    share, reward = payments.shares[site], payments.rewards[site]
+    admitted = sum(each is not None for each in own.values())
+    outcome = _outcome(admitted, value, share, minimum_share)
+    nats = float(value)
+    took_part = (
+        f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates changed the model's log loss "
+        f"on the sponsor's validation set by {-nats:+.6f} nats in all (less is better)."
+    )
+    reasons: dict[Outcome, str] = {
+        "paid": f"That is {float(share):.2%} of all improvements, so it earned {_credits(reward)} of the pool of "
+        f"{_credits(payments.pool)}.",
+        "below-minimum": f"That is {float(share):.2%} of all improvements, below the plan's minimum of "
+        f"{float(minimum_share):.2%}, so it earned nothing.",
+        "no-positive-value": "Without an improvement there is no share: it earned nothing, and owes nothing.",
+        "not-taken-part": "Without an admitted update there is no share: it earned nothing.",
+    }
+    burned = f"Of the pool, {_credits(payments.burned)} went to nobody and was burned."
+    return Statement(
+        study=study,
+        site=site,
+        account=account,
+        round_values=own,
+        value=value,
+        share=share,
+        reward=reward,
+        pool=payments.pool,
+        burned=payments.burned,
+        outcome=outcome,
+        sentence=f"{took_part} {reasons[outcome]} {burned}",
+    )
+
+
+def _outcome(admitted: int, value: Fraction, share: Fraction, minimum_share: Decimal) -> Outcome:
+    if admitted == 0:
+        return "not-taken-part"
+    if value <= 0:
+        return "no-positive-value"
+    return "paid" if share >= Fraction(minimum_share) else "below-minimum"
+
+
+def _value_json(value: Fraction) -> dict[str, Any]:
+    return {"value_exact": str(value), "value": float(value)}
+
+
+def _credits(microcredits: int) -> str:
+    whole, part = divmod(microcredits, MICROCREDITS_PER_CREDIT)
+    decimals = f".{part:06d}".rstrip("0") if part else ""
+    return f"{whole:,}{decimals} credit{'' if (whole, part) == (1, 0) else 's'}"

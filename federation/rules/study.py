@@ -1,0 +1,393 @@
+"""The study plan, the schema contract inside it, and the agreement that an institution signs.
+
+A plan says everything that binds the parties: purpose, columns with public bounds, model, privacy, rounds, value and
+reward. Its canonical bytes are hashed; the hash is the study's identity. Decimals are exact (``Decimal``) and travel as
+strings. An institution that signs an :class:`Agreement` agrees to one plan's hash and to nothing else.
+"""
+
+import tomllib
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from federation.errors import OperatorError, PeerError
+from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
+from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.keys import PrivateKey, PublicKey
+
+PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
+AGREEMENT_TYPE: Final = "application/vnd.accord.agreement.v1+json"
+PLAN_BYTES_MAX: Final = 256 * 1024
+
+
+def plain_decimal(value: Decimal) -> str:
+    """A decimal as the shortest plain string ("0.00001", "3"), one text for one number."""
+    text = format(value.normalize(), "f")
+    return "0" if text in {"-0", "0"} else text
+
+
+def _decimal(value: Any) -> Any:
+    if isinstance(value, bool | float):
+        raise ValueError("write the number as an integer or as a decimal")
+    if isinstance(value, str | int):
+        try:
+            value = Decimal(value)
+        except InvalidOperation as error:
+            raise ValueError(f"{value!r} is not a decimal number") from error
+    return value
+
+
+def _finite(value: Decimal) -> Decimal:
+    digits_max = 40
+    if not value.is_finite() or len(value.as_tuple().digits) > digits_max or abs(value.adjusted()) > digits_max:
+        raise ValueError("the number is not finite, or has too many digits")
+    return value
+
+
+Number = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_finite), PlainSerializer(plain_decimal)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Wire(BaseModel):
+    """Base of the documents that travel: frozen, nothing extra."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_payload(self) -> bytes:
+        """The document's canonical JSON bytes; fields without a value are left out (there are no nulls)."""
+        return canonical_bytes(self.model_dump(mode="json", exclude_none=True))
+
+
+W = TypeVar("W", bound=Wire)
+
+
+class Purpose(Wire):
+    """What the data is used for, in GA4GH DUO terms."""
+
+    duo: Annotated[str, StringConstraints(pattern=r"^DUO:\d{7}$")]
+    disease: Annotated[str, StringConstraints(pattern=r"^MONDO:\d{7}$")] | None = None
+    statement: Text
+
+
+class NumberColumn(Wire):
+    """A number within public bounds; ``missing`` allows gaps, which get a public indicator."""
+
+    type: Literal["number"]
+    name: Slug
+    unit: Annotated[str, StringConstraints(max_length=40)] = "1"
+    low: Number
+    high: Number
+    missing: bool = False
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "NumberColumn":
+        if self.low >= self.high:
+            raise ValueError(f"column {self.name}: low must be below high")
+        return self
+
+
+class CategoryColumn(Wire):
+    """One of a closed list of words; ``missing`` allows gaps, which get a public indicator."""
+
+    type: Literal["category"]
+    name: Slug
+    categories: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=80)], ...], Field(min_length=2, max_length=64)
+    ]
+    missing: bool = False
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _unique(self) -> "CategoryColumn":
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError(f"column {self.name}: a category appears twice")
+        return self
+
+
+Column = Annotated[NumberColumn | CategoryColumn, Field(discriminator="type")]
+
+
+class Label(Wire):
+    """The column to predict: exactly the words ``negative`` and ``positive``."""
+
+    name: Slug
+    negative: Annotated[str, StringConstraints(min_length=1, max_length=80)]
+    positive: Annotated[str, StringConstraints(min_length=1, max_length=80)]
+    description: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class SchemaContract(Wire):
+    """What a row must look like, with public bounds; nothing about it is learnt from private data.
+
+    ``subject`` is the column that names whose row it is (a patient, a station's day); one subject has at most
+    ``records_per_subject_max`` rows.
+    """
+
+    subject: Slug
+    records_per_subject_max: Annotated[int, Field(ge=1, le=512)] = 1
+    columns: Annotated[tuple[Column, ...], Field(min_length=1, max_length=512)]
+    label: Label
+
+    @model_validator(mode="after")
+    def _unique(self) -> "SchemaContract":
+        names = [column.name for column in self.columns] + [self.subject, self.label.name]
+        if len(set(names)) != len(names):
+            raise ValueError("a column name appears twice (columns, subject and label share one name space)")
+        return self
+
+
+class ModelSpec(Wire):
+    """Which model is trained. ``logistic``: one weight per encoded feature and a bias."""
+
+    family: Literal["logistic"]
+
+
+class Privacy(Wire):
+    """What a subject loses at most in this study, and how.
+
+    ``epsilon`` and ``delta`` bound the whole study, all rounds and the noisy cohort counts included. The node derives
+    the noise multiplier from them (``federation.rules.accounting``). ``clip`` bounds one subject's gradient (L2).
+    ``sampling_rate`` is the public Poisson rate q. ``order`` is the Renyi order of the filter.
+    """
+
+    unit: Literal["subject"]
+    epsilon: Annotated[Number, Field(gt=0, le=8)]
+    delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))]
+    clip: PositiveNumber
+    sampling_rate: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
+    order: Annotated[int, Field(ge=2, le=256)] = 8
+    cohort_noise_multiplier: Annotated[Number, Field(ge=2)] = Decimal(20)
+
+
+class Training(Wire):
+    """The steps that a node takes in a round, on sums over the nominal cohort."""
+
+    learning_rate: PositiveNumber
+    l2: Annotated[Number, Field(ge=0)] = Decimal(0)
+    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
+
+
+class Rounds(Wire):
+    """How many rounds, how many nodes make one valid, how long the coordinator waits."""
+
+    count: Annotated[int, Field(ge=1, le=1000)]
+    participants: Annotated[int, Field(ge=1, le=14)]
+    quorum: Annotated[int, Field(ge=1, le=14)]
+    deadline_s: Annotated[int, Field(ge=1, le=604800)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Rounds":
+        if self.quorum > self.participants:
+            raise ValueError("rounds.quorum cannot be above rounds.participants")
+        return self
+
+
+class Cohort(Wire):
+    """The smallest cohort that a node may train on, judged on a noisy count."""
+
+    minimum: Annotated[int, Field(ge=1)]
+
+
+class Aggregation(Wire):
+    """How updates become the next model.
+
+    ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update.
+    """
+
+    rule: Literal["weighted-mean"]
+    weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
+    norm_bound: PositiveNumber
+
+
+class Valuation(Wire):
+    """How an institution's value is measured: Shapley values of the bounded negative log loss (nats, 0 .. bound)."""
+
+    method: Literal["shapley"]
+    utility: Literal["negative-log-loss"]
+    loss_bound: PositiveNumber = Decimal(4)
+
+
+class Reward(Wire):
+    """What is shared out; a share below ``minimum_share`` of the pool is burned."""
+
+    pool_microcredits: Annotated[int, Field(ge=0, le=10**15)]
+    minimum_share: Annotated[Number, Field(ge=0, le=1)] = Decimal(0)
+
+
+class Validation(Wire):
+    """The sponsor's validation set: drawn by ``rule``, committed by hash before the study opens.
+
+    ``commitment`` = tagged_hash("validation", salt, file bytes) in hex. ``disclosure``: who sees the rows after the last
+    round (``public`` exports them with the study; ``sealed`` keeps them with the sponsor).
+    """
+
+    rule: Text
+    commitment: Sha256Hex
+    disclosure: Literal["public", "sealed"] = "sealed"
+
+
+class ConsentTerms(Wire):
+    """Which consent mechanism binds: ``consent`` of each subject, or one ``licence`` of the owner for a whole source."""
+
+    kind: Literal["consent", "licence"] = "consent"
+
+
+class StudyPlan(Wire):
+    """A study, complete: what every party is bound to."""
+
+    version: Literal[1] = 1
+    name: Slug
+    title: Text
+    sponsor: Slug
+    origin: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./_-]{0,120}$")]
+    purpose: Purpose
+    consent: ConsentTerms = ConsentTerms()
+    schema_contract: Annotated[SchemaContract, Field(alias="schema")]
+    model: ModelSpec
+    privacy: Privacy
+    training: Training
+    rounds: Rounds
+    cohort: Cohort
+    aggregation: Aggregation
+    valuation: Valuation
+    reward: Reward
+    validation: Validation
+    code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    @model_validator(mode="after")
+    def _lattice(self) -> "StudyPlan":
+        steps = self.privacy.clip * self.training.local_steps * self.training.learning_rate
+        bound_max = Decimal(2**20)
+        if steps > bound_max or self.aggregation.norm_bound > bound_max:
+            raise ValueError("learning_rate x clip x local_steps and norm_bound must stay below 2^20")
+        return self
+
+    def to_payload(self) -> bytes:
+        """The plan's canonical JSON bytes."""
+        return canonical_bytes(self.model_dump(mode="json", exclude_none=True, by_alias=True))
+
+    @property
+    def plan_hash(self) -> str:
+        """SHA-256 of the canonical bytes, hexadecimal: what agreements name."""
+        return sha256_hex(self.to_payload())
+
+    @property
+    def study_id(self) -> str:
+        """A name that people can read and that still names one plan: ``NAME-`` and 12 digits of the plan's hash."""
+        return f"{self.name}-{self.plan_hash[:12]}"
+
+    def sign(self, key: PrivateKey) -> Envelope:
+        """The plan, signed by the coordinator."""
+        return sign(self.to_payload(), PLAN_TYPE, key)
+
+
+class Agreement(Wire):
+    """An institution's word that it takes part in one plan.
+
+    ``site`` is the short name that reports use; ``nominal_cohort`` the public, rounded size that weights and sums use
+    (never the exact count); ``reward_account`` the account ``institution:SITE`` that is paid.
+    """
+
+    version: Literal[1] = 1
+    study: str
+    plan_hash: Sha256Hex
+    site: Slug
+    nominal_cohort: Annotated[int, Field(ge=1, le=10**9)]
+    signed_at: str
+
+    def sign(self, key: PrivateKey) -> Envelope:
+        """The agreement, signed by the institution."""
+        return sign(self.to_payload(), AGREEMENT_TYPE, key)
+
+    @property
+    def reward_account(self) -> str:
+        """The ledger account that this institution is paid to."""
+        return f"institution:{self.site}"
+
+
+def plan_from_toml(text: str, *, source: str) -> StudyPlan:
+    """Read a plan that a person wrote.
+
+    Raises:
+        OperatorError: not TOML, or a field is missing, unknown, mistyped or out of range; every such field is named.
+    """
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise OperatorError(
+            f"{source} is not valid TOML: {error}.",
+            remedy="Mend the line that is named; `accord study new` writes a template.",
+        ) from error
+    try:
+        return StudyPlan.model_validate(document)
+    except ValidationError as error:
+        raise OperatorError(
+            f"{source} is not a valid study plan: {describe(error)}.",
+            remedy="Mend the fields that are named, then run `accord study validate` again.",
+        ) from error
+
+
+def open_plan(data: bytes, *, signer: PublicKey | None = None) -> tuple[StudyPlan, Envelope]:
+    """Verify and read a signed plan.
+
+    Raises:
+        PeerError: the signature or the plan is not valid.
+    """
+    envelope = open_envelope(data, payload_type=PLAN_TYPE, signer=signer, max_bytes=2 * PLAN_BYTES_MAX)
+    plan = read(StudyPlan, envelope.payload, max_bytes=PLAN_BYTES_MAX)
+    if plan.to_payload() != envelope.payload:
+        raise PeerError("The plan's bytes are ambiguous.", remedy="Ask the coordinator to publish it again.")
+    return plan, envelope
+
+
+def open_agreement(data: bytes, *, signer: PublicKey | None = None) -> tuple[Agreement, Envelope]:
+    """Verify and read a signed agreement.
+
+    Raises:
+        PeerError: the signature or the agreement is not valid.
+    """
+    envelope = open_envelope(data, payload_type=AGREEMENT_TYPE, signer=signer, max_bytes=16 * 1024)
+    return read(Agreement, envelope.payload), envelope
+
+
+def read(kind: type[W], payload: bytes, *, max_bytes: int = PLAN_BYTES_MAX) -> W:
+    """Parse the payload of a verified envelope.
+
+    Raises:
+        PeerError: it is not canonical JSON, or not a valid document of this kind.
+    """
+    document = parse_canonical(payload, max_bytes=max_bytes)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise PeerError(
+            f"A {kind.__name__} is refused: {describe(error)}.", remedy="Both sides need the same version of Accord."
+        ) from error
+
+
+def describe(error: ValidationError) -> str:
+    """All problems of a document in one line, each with the place."""
+    shown_max = 8
+    parts = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors()[:shown_max]
+    ]
+    more = error.error_count() - shown_max
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

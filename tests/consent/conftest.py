@@ -1,0 +1,1 @@
+"""Makes ``consent_people`` importable for the tests below this folder."""

@@ -1,0 +1,291 @@
+"""A small study of three institutions, played in-process by the network's own rules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from federation.export import writing
+from federation.learning.evaluation import coalition_utilities
+from federation.learning.models import initial_model
+from federation.rules import audit
+from federation.rules.accounting import round_event
+from federation.rules.admission import consent_origin
+from federation.rules.aggregation import aggregate
+from federation.rules.canonical import sha256_hex
+from federation.rules.checkpoint import Checkpoint, cosign, sign_checkpoint
+from federation.rules.documents import ConsistencyProof, Refusal, Update, ValueTable
+from federation.rules.entries import (
+    AgreementAdmitted,
+    Body,
+    CommitmentsClosed,
+    ParticipationRefused,
+    RoundClosed,
+    RoundOpened,
+    StudyPublished,
+    StudySettled,
+    StudyStarted,
+    UpdateAdmitted,
+    UpdateCommitted,
+    UpdateRefused,
+    make_entry,
+)
+from federation.rules.fixedpoint import pack
+from federation.rules.instant import format_instant
+from federation.rules.keys import PrivateKey
+from federation.rules.merkle import EMPTY_ROOT
+from federation.rules.replay import StudyState, apply, begin, weights_of
+from federation.rules.study import Agreement, StudyPlan, plan_from_toml
+from federation.rules.validation import read_validation, validation_commitment
+from federation.storage.blobs import MemoryBlobStore
+from federation.storage.log import MemoryLog
+
+PLAN = """
+version = 1
+name = "small"
+title = "A small study"
+sponsor = "sponsor"
+origin = "accord.example/small"
+code_approved = ["{code}"]
+[purpose]
+duo = "DUO:0000042"
+statement = "A test."
+[schema]
+subject = "patient"
+label = {{ name = "ill", negative = "no", positive = "yes" }}
+[[schema.columns]]
+type = "number"
+name = "age"
+low = 0
+high = 100
+[[schema.columns]]
+type = "number"
+name = "pressure"
+low = 50
+high = 250
+missing = true
+[model]
+family = "logistic"
+[privacy]
+unit = "subject"
+epsilon = 3
+delta = "1e-5"
+clip = 1
+[training]
+learning_rate = 1
+[rounds]
+count = 2
+participants = 3
+quorum = 2
+deadline_s = 60
+[cohort]
+minimum = 5
+[aggregation]
+rule = "weighted-mean"
+norm_bound = 10
+[valuation]
+method = "shapley"
+utility = "negative-log-loss"
+[reward]
+pool_microcredits = 1000000
+[validation]
+rule = "every fifth row"
+commitment = "{commitment}"
+disclosure = "{disclosure}"
+"""
+ROWS = b"patient,age,pressure,ill\n" + b"".join(
+    b"p%d,%d,%s,%s\n" % (number, 30 + number * 3, b"" if number % 5 == 0 else b"%d" % (100 + number * 4), ill)
+    for number, ill in enumerate([b"no", b"no", b"yes", b"no", b"yes", b"yes", b"no", b"yes", b"yes", b"yes"])
+)
+SALT = bytes(range(32))
+CODE = "c" * 64
+START = datetime(2026, 11, 22, tzinfo=UTC)
+SITES = ("ash", "birch", "cedar")
+
+Change = Callable[[Any], Any]
+
+
+def unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass
+class Study:
+    """Plays a study; ``changes`` let its coordinator lie at one step (by the name of the step)."""
+
+    disclosure: str = "public"
+    changes: dict[str, Change] = field(default_factory=dict)
+    seed: int = 7
+    key: PrivateKey = PrivateKey(bytes([100]) * 32)
+    log: MemoryLog = field(default_factory=lambda: MemoryLog("study"))
+    blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
+
+    def __post_init__(self) -> None:
+        self.institutions = {site: PrivateKey(bytes([101 + number]) * 32) for number, site in enumerate(SITES)}
+        commitment = validation_commitment(SALT, ROWS)
+        text = PLAN.format(code=CODE, commitment=commitment, disclosure=self.disclosure)
+        self.plan: StudyPlan = plan_from_toml(text, source="plan")
+        self.plan_bytes = self.plan.sign(self.key).to_bytes()
+        self.state: StudyState = begin(self.plan, plan_blob=sha256_hex(self.plan_bytes), coordinator=self.key.public)
+        self.now = START
+        self.rng = np.random.default_rng(self.seed)
+        self.tables: list[ValueTable] = []
+
+    def append(self, body: Body, round_number: int | None = None, party: PrivateKey | None = None) -> None:
+        self.now += timedelta(seconds=1)
+        body = self.change(body.kind, body)
+        entry = make_entry(
+            body, study=self.state.study, now=self.now, round_number=round_number, party=party.public if party else None
+        )
+        self.state = apply(self.state, entry)
+        self.log.append(entry.id, entry.sign(self.key).to_bytes())
+
+    def change(self, step: str, value: Any) -> Any:
+        return self.changes.get(step, unchanged)(value)
+
+    def checkpoint(self, cosigners: int = 3) -> None:
+        size = self.log.size
+        checkpoint = Checkpoint(self.plan.origin, size, self.log.root())
+        checkpoint = self.change("checkpoint", checkpoint)
+        keys = [key for key in self.institutions.values() if key.public in self.state.witnesses]
+        signed = sign_checkpoint(checkpoint, self.key).with_cosignatures(
+            cosign(checkpoint, key, timestamp=int(self.now.timestamp())) for key in keys[:cosigners]
+        )
+        self.log.save_checkpoint(signed.to_bytes(), size)
+
+    def start(self) -> None:
+        self.append(StudyPublished(plan=sha256_hex(self.plan_bytes), plan_hash=self.plan.plan_hash, minted=1_000_000))
+        self.checkpoint()
+        for number, (site, key) in enumerate(self.institutions.items()):
+            agreement = Agreement(
+                study=self.plan.study_id,
+                plan_hash=self.plan.plan_hash,
+                site=site,
+                nominal_cohort=100 * (number + 1),
+                signed_at=format_instant(self.now),
+            )
+            self.append(AgreementAdmitted(envelope=agreement.sign(key).to_bytes().decode()), party=key)
+        model = self.blobs.put(pack(initial_model(self.plan, self.seed)))
+        self.append(StudyStarted(weights=weights_of(self.state), base_model=model))
+        self.checkpoint()
+
+    def play_round(self, number: int, *, declining: str | None = None, late: str | None = None) -> None:
+        base_model = self.state.model
+        assert base_model is not None
+        deadline = format_instant(self.now + timedelta(seconds=60))
+        self.append(RoundOpened(base_model=base_model, participants=self.state.active, deadline=deadline), number)
+        updates = {}
+        for site, key in self.institutions.items():
+            if site == declining:
+                refusal = Refusal(study=self.plan.study_id, round=number, code="budget", message="nothing is left")
+                self.append(ParticipationRefused(envelope=refusal.sign(key).to_bytes().decode()), number, key)
+                continue
+            updates[site] = self.update(number, key)
+            commitment = updates[site].commitment(key.public)
+            self.append(UpdateCommitted(envelope=commitment.sign(key).to_bytes().decode()), number, key)
+        self.append(CommitmentsClosed(), number)
+        for site, update in updates.items():
+            key = self.institutions[site]
+            if site == late:
+                self.append(UpdateRefused(code="not-revealed", message="it came too late"), number, key)
+            else:
+                self.append(UpdateAdmitted(envelope=update.sign(key).to_bytes().decode()), number, key)
+        self.close(number)
+        self.checkpoint()
+
+    def update(self, number: int, key: PrivateKey) -> Update:
+        parameters = len(initial_model(self.plan, self.seed))
+        packed = pack(self.rng.integers(-(2**24), 2**24, parameters, dtype=np.int64))
+        chunks = tuple(self.blobs.put(packed[start : start + 20]) for start in range(0, len(packed), 20))
+        consent = sign_checkpoint(Checkpoint(consent_origin(key.public), 0, EMPTY_ROOT), key)
+        return Update(
+            study=self.plan.study_id,
+            round=number,
+            base_model=self.state.model or "",
+            update=sha256_hex(packed),
+            update_bytes=len(packed),
+            chunks=chunks,
+            nonce=sha256_hex(b"%d" % number),
+            event=round_event(self.plan),
+            consent_checkpoint=consent.to_bytes().decode(),
+            consent_consistency=ConsistencyProof(old_size=0),
+            dataset_commitment="d" * 64,
+            code_hash=CODE,
+        )
+
+    def close(self, number: int) -> None:
+        current = self.state.round
+        assert current is not None
+        quorate = len(current.admitted) >= self.plan.rounds.quorum
+        counted = dict(current.admitted) if quorate else {}
+        shown = replace(audit_view(self.state), admitted=counted)
+        base, updates = audit.round_vectors(shown, self.state, self.blobs.get)
+        model = self.change("aggregate", aggregate(base, updates, self.state.weights))
+        players = tuple(sorted(updates))
+        batch = read_validation(self.plan, ROWS)
+        bound = self.plan.valuation.loss_bound
+        utilities = list(coalition_utilities(base, updates, self.state.weights, players, batch, bound))
+        utilities = self.change(f"utilities-{number}", utilities)
+        table = ValueTable(
+            study=self.plan.study_id, round=number, players=players, utilities=tuple(utilities), salt="5" * 64
+        )
+        self.tables.append(table)
+        body = RoundClosed(
+            outcome="aggregated" if quorate else "no-quorum",
+            updates={did: update.update for did, update in counted.items()},
+            model=self.blobs.put(pack(model)),
+            value_table=self.blobs.put(table.to_payload()),
+        )
+        self.append(body, number)
+
+    def settle(self, cosigners: int = 3) -> None:
+        self.append(audit.settlement(self.state, self.tables))
+        self.checkpoint(cosigners)
+
+    def export(self, folder: Path) -> Path:
+        """The files as this coordinator writes them, without the check that the real one makes at the end."""
+        folder.mkdir(parents=True)
+        writing._write_files(
+            folder, plan=self.plan_bytes, log=self.log, blobs=self.blobs, key=self.key, validation=(SALT, ROWS)
+        )
+        return folder
+
+    def played(self) -> "Study":
+        self.start()
+        self.play_round(1)
+        self.play_round(2, declining="birch")
+        self.settle()
+        return self
+
+
+def audit_view(state: StudyState) -> Any:
+    """The round in progress in the form of a closed one."""
+    current = state.round
+    assert current is not None
+    return audit.ClosedRound(
+        number=current.number,
+        base_model=current.base_model,
+        model="",
+        value_table="",
+        outcome="",
+        participants=current.participants,
+        admitted=current.admitted,
+        refused={},
+        entry_index=0,
+    )
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+    """A settled study and its export; tests copy the folder before they change it."""
+    study = Study().played()
+    return study, study.export(tmp_path_factory.mktemp("export") / "small")
+
+
+@pytest.fixture
+def settled_body() -> type[StudySettled]:
+    return StudySettled
