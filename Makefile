@@ -35,9 +35,7 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 test: lint ## lint, every test, coverage
-	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 check: setup ## the tests alone, without lint and coverage

@@ -50,6 +50,7 @@ REFUSALS: Final[Mapping[str, str]] = {
     "not-ready": "this institution's data set cannot be used as it is; its operators know why",
     "revoked": "this institution has revoked its agreement",
     "unsafe": "the training engine refused for privacy",
+    "wrong-code": "this institution runs code that the plan does not approve",
     "wrong-base": "this institution made an update for this round on another model",
 }
 
@@ -194,6 +195,8 @@ class Contribution:
     def _check_agreed(self) -> None:
         if not self._agreed():
             raise _DeclinedError("revoked", "the agreement was revoked here")
+        if code_hash() not in self._plan.code_approved:
+            raise _DeclinedError("wrong-code", f"the plan does not approve this code, {code_hash()}", remembered=False)
 
     def _charge(self, number: int) -> None:
         """Reserve and start the round's whole charge."""

@@ -10,14 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
 from clients.contribution import Contribution
-from clients.flower.app import client_app
-from clients.flower.runtime import FlowerRuntime, context_for
 from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.storage import StudyMembership, open_node
 from clients.witness import Witness
@@ -47,6 +45,9 @@ from federation.settings import PartyFolder, PartySettings, create_settings, loa
 from federation.storage.blobs import BlobStore, FolderBlobStore
 from federation.storage.database import read, write
 from federation.storage.log import LOG_TABLES, SqliteLog
+
+if TYPE_CHECKING:
+    from clients.flower.runtime import FlowerRuntime
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def open_node_folder(path: Path) -> NodeFolder:
         files=files,
         settings=settings,
         key=load_key(files.key),
-        engine=open_node(path, *LOG_TABLES, *CONSENT_TABLES),
+        engine=open_node(path, *dict.fromkeys((*LOG_TABLES, *CONSENT_TABLES))),
         blobs=FolderBlobStore(files.blobs),
     )
 
@@ -241,8 +242,12 @@ class Node:
         """This node's replica of the study's log."""
         return self._witness
 
-    def serve(self) -> FlowerRuntime:
+    def serve(self) -> "FlowerRuntime":
         """Connect, open this node's doors to the coordinator, and start the ClientApp; close the result at the end."""
+        # Imported here: commands that only read or change the folder must not load Flower.
+        from clients.flower.app import client_app
+        from clients.flower.runtime import FlowerRuntime, context_for
+
         exchange = self._parts.exchange
         if self._parts.registry.checkpoint().checkpoint.size == 0:
             self._parts.registry.append_batch(self._parts.clock())

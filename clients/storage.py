@@ -12,6 +12,8 @@ from sqlalchemy import Column, LargeBinary, UniqueConstraint
 from sqlalchemy.engine import Engine
 from sqlmodel import Field, Session, SQLModel
 
+from federation.errors import OperatorError
+from federation.settings import load_settings
 from federation.storage.database import memory_database, open_database
 
 DATABASE_NAME: Final = "accord.db"
@@ -54,8 +56,9 @@ class StudyMembership(SQLModel, table=True):
     """A study that this institution was invited to, with the documents that bind it.
 
     ``plan`` and ``agreement`` are signed envelopes, byte for byte as received and sent; ``agreement`` is empty until
-    the institution signs, ``revocation`` until it ends the agreement. ``coordinator`` is a did:key, ``address`` a full multiaddress ending in its peer id,
-    ``token`` the invitation's one-time token. ``status``: ``invited``, ``agreed``, ``revoked`` or ``finished``.
+    the institution signs, ``revocation`` until it ends the agreement. ``coordinator`` is a did:key, ``address`` a full
+    multiaddress ending in its peer id, ``token`` the invitation's one-time token. ``status``: ``invited``, ``agreed``,
+    ``revoked`` or ``finished``.
     """
 
     __tablename__ = "study_membership"
@@ -145,6 +148,20 @@ def open_node(folder: Path, *more_tables: type[SQLModel]) -> Engine:
         OperatorError: the file is corrupted, not a database, or of another version.
     """
     return open_database(folder / DATABASE_NAME, *NODE_TABLES, *more_tables)
+
+
+def open_institution(folder: Path, *more_tables: type[SQLModel]) -> Engine:
+    """As :func:`open_node`, for commands: first make sure that an institution lives in the folder.
+
+    Raises:
+        OperatorError: no party, or a coordinator, lives there; or as :func:`open_node`.
+    """
+    if load_settings(folder).role != "node":
+        raise OperatorError(
+            f"A coordinator lives in {folder}; it holds no data and no privacy budget.",
+            remedy="Give --dir the folder of an institution's node.",
+        )
+    return open_node(folder, *more_tables)
 
 
 def memory_node(*more_tables: type[SQLModel]) -> Engine:

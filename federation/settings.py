@@ -84,6 +84,21 @@ class PartyFolder:
         return self.path / "party.log"
 
 
+def make_settings(values: Mapping[str, Any]) -> PartySettings:
+    """Settings from what a person typed.
+
+    Raises:
+        OperatorError: a value is mistyped or out of range.
+    """
+    try:
+        return PartySettings.model_validate(values)
+    except ValidationError as error:
+        raise OperatorError(
+            f"The settings are not valid: {describe(error)}.",
+            remedy="Change the options that are named; docs/reference/settings.md explains each.",
+        ) from error
+
+
 def load_settings(folder: Path, environ: Mapping[str, str] | None = None) -> PartySettings:
     """Read ``folder/accord.toml``; ``ACCORD_LISTEN`` and the like win over it.
 

@@ -31,7 +31,7 @@ def commands(command: click.Command, context: click.Context) -> Iterator[tuple[s
 
 def context_of(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
     """A context of fixed width, so that the page does not depend on a terminal."""
-    return click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
+    return command.context_class(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
 
 
 def page() -> str:

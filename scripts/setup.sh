@@ -52,7 +52,7 @@ fi
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 # 3. PyTorch first: by far the largest package, and the one that may come from elsewhere.
-export PIP_CONSTRAINT="$PWD/constraints.txt"
+export PIP_CONSTRAINT=constraints.txt # relative: pip splits this variable at blanks, which a path may hold
 if ! pip show --quiet torch >/dev/null 2>&1; then
     if [ -n "${TORCH_INDEX:-}" ]; then
         say "downloading PyTorch ($TORCH, about 200 MB for the CPU build) from $TORCH_INDEX"
@@ -67,7 +67,7 @@ if ! pip show --quiet torch >/dev/null 2>&1; then
 fi
 
 # 4. Accord itself, editable, with every role, the tests and the linters.
-say "downloading the other Python packages, about 250 MB (versions in constraints.txt)"
+say "installing the other Python packages (versions in constraints.txt); the first time that downloads about 250 MB"
 # shellcheck disable=SC2046 # one requirement a word: they hold no blanks
 pip install --quiet --editable '.[demo]' $(.venv/bin/python - <<'PYTHON'
 import tomllib

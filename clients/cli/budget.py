@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from clients.privacy.budget import BudgetLedger, Charge
-from clients.storage import open_node
+from clients.storage import open_institution
 from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.rules.study import plain_decimal
-from federation.settings import load_settings
 
 app = group("See how much privacy is spent, and how much is left.")
 
@@ -28,8 +27,7 @@ def show(directory: DirOption, as_json: JsonOption = False) -> None:
 
     Example: accord budget show --dir ./cleveland
     """
-    load_settings(directory)
-    ledger = BudgetLedger(open_node(directory), clock=lambda: datetime.now(UTC))
+    ledger = BudgetLedger(open_institution(directory), clock=lambda: datetime.now(UTC))
     data = report(ledger)
     emit(data, as_json=as_json, text=_text(data))
 

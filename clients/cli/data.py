@@ -10,11 +10,10 @@ from sqlmodel import select
 
 from clients.data.check import check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
-from clients.storage import StudyMembership, open_node
+from clients.storage import StudyMembership, open_institution
 from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.errors import OperatorError
 from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plan_from_toml
-from federation.settings import load_settings
 from federation.storage.database import read
 
 app = group("Register an institution's file; check it against a study.")
@@ -47,9 +46,8 @@ def add(
 
     Example: accord data add heart.csv --dir ./cleveland --subject patient_id
     """
-    load_settings(directory)
     entry = add_dataset(
-        open_node(directory), file, subject_column=subject, name=name, replace=replace, now=datetime.now(UTC)
+        open_institution(directory), file, subject_column=subject, name=name, replace=replace, now=datetime.now(UTC)
     )
     emit(
         entry.model_dump(),
@@ -66,8 +64,7 @@ def check(directory: DirOption, plan: PlanOption = None, name: NameOption = None
 
     Example: accord data check --dir ./cleveland --plan heart.toml
     """
-    load_settings(directory)
-    engine = open_node(directory)
+    engine = open_institution(directory)
     study = _plan(engine, plan)
     entry = find_dataset(engine, name)
     checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)

@@ -16,7 +16,7 @@ from federation.cli.running import is_running, last_status, running
 from federation.coordinator.history import system_clock
 from federation.rules.invitation import parse_invitation
 from federation.rules.study import open_plan
-from federation.settings import PartySettings
+from federation.settings import make_settings
 from federation.storage.database import write
 
 app = group("Run an institution's node: it joins a study by invitation and trains where the data is.")
@@ -31,13 +31,18 @@ def init(
     lifetime_epsilon: Annotated[
         str, typer.Option("--lifetime-epsilon", help="What one person may lose at this institution, ever (at most 8).")
     ] = "3",
+    renyi_order: Annotated[
+        int, typer.Option("--renyi-order", min=2, max=256, help="The order at which the budget is counted.")
+    ] = 8,
     as_json: JsonOption = False,
 ) -> None:
     """Make a node in an empty folder: key, settings, database, and the lifetime privacy budget, fixed for good.
 
     Example: accord node init --dir node --name cleveland
     """
-    settings = PartySettings.model_validate({"role": "node", "name": name, "lifetime_epsilon": lifetime_epsilon})
+    settings = make_settings(
+        {"role": "node", "name": name, "lifetime_epsilon": lifetime_epsilon, "renyi_order": renyi_order}
+    )
     opened = create_node(folder, settings)
     emit(
         {"dir": str(folder), "did": opened.key.public.did, "peer_id": opened.key.public.peer_id, "name": name},

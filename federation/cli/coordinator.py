@@ -7,7 +7,7 @@ import typer
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
 from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator
-from federation.settings import PartySettings
+from federation.settings import make_settings
 
 app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
 
@@ -30,7 +30,9 @@ def init(
 
     Example: accord coordinator init --dir coordinator --listen /ip4/0.0.0.0/tcp/4001
     """
-    settings = PartySettings(role="coordinator", name=name, listen=free_port(listen), announce=tuple(announce or ()))
+    settings = make_settings(
+        {"role": "coordinator", "name": name, "listen": free_port(listen), "announce": tuple(announce or ())}
+    )
     opened = create_coordinator(folder, settings)
     data = {"dir": str(folder), "did": opened.key.public.did, "address": address_of(opened), "name": name}
     emit(
@@ -138,8 +140,8 @@ def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
 def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_settled: bool, seed: int) -> None:
     from federation.coordinator.membership import Membership
     from federation.coordinator.service import StudyParts, StudyService
-    from federation.coordinator.valuing import read_validation
     from federation.network.host import Libp2pHost
+    from federation.rules.validation import read_validation
 
     history = opened.history(study)
     plan, envelope = opened.plan(study)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any, Final
 
@@ -53,8 +53,32 @@ _EXTRAS: Final = {
 }
 
 
+class PlainFormatter(click.HelpFormatter):
+    """Help as plain text: examples stay on one line, to be copied, and brackets are brackets.
+
+    (Typer escapes brackets for rich's markup whenever rich is installed, also where the help is not markup.)
+    """
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """A list of options or commands."""
+        super().write_dl([(term, text.replace("\\[", "[")) for term, text in rows], col_max, col_spacing)
+
+    def write_text(self, text: str) -> None:
+        """Prose, wrapped; a paragraph that begins with "Example" is left as it is (click's own mark for that)."""
+        paragraphs = text.split("\n\n")
+        super().write_text("\n\n".join(f"\b\n{part}" if part.startswith("Example") else part for part in paragraphs))
+
+
+class PlainContext(click.Context):
+    """The context of every command here."""
+
+    formatter_class = PlainFormatter
+
+
 class RootGroup(click.Group):
     """The commands found in the installed packages; one is imported when it is named, none for the list."""
+
+    context_class = PlainContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
         """Ours first, in the order of ``SUMMARIES``; then other packages', by name."""
@@ -146,13 +170,25 @@ def _found() -> dict[str, EntryPoint]:
 
 def _as_command(name: str, loaded: Any) -> click.Command:
     """What an entry point may name: a Typer app, a click command, or a plain function (a command of its own)."""
+    command: click.Command
     if isinstance(loaded, click.Command):
-        return loaded
-    if isinstance(loaded, typer.Typer):
-        return typer.main.get_group(loaded)  # a group even when it has one command: `accord rewards statement`
-    app = group("")
-    app.command(name, no_args_is_help=False)(loaded)
-    return typer.main.get_command(app)
+        command = loaded
+    elif isinstance(loaded, typer.Typer):
+        command = typer.main.get_group(loaded)  # a group even when it has one command: `accord rewards statement`
+    else:
+        app = group("")
+        app.command(name, no_args_is_help=False)(loaded)
+        command = typer.main.get_command(app)
+    return _plain(command)
+
+
+def _plain(command: click.Command) -> click.Command:
+    """Give a command and all below it the house's help."""
+    command.context_class = PlainContext
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            _plain(child)
+    return command
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:

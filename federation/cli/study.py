@@ -12,10 +12,10 @@ from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.cli.running import is_running
 from federation.coordinator.folder import commit_validation, open_coordinator, publish
 from federation.coordinator.membership import invite as make_invitation
-from federation.coordinator.valuing import read_validation
 from federation.errors import OperatorError
 from federation.rules.explain import explain
 from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, plan_from_toml
+from federation.rules.validation import read_validation
 from federation.storage.code import code_hash
 
 app = group("Write, check, publish, follow and export a study.")
@@ -148,12 +148,20 @@ def export(
 
     Example: accord study export heart-export --dir coordinator
     """
-    from federation.export import write_export
+    from federation.export.writing import write_export
 
     opened = open_coordinator(folder)
-    written = write_export(opened, opened.history(study), out)
+    plan, envelope = opened.plan(study)
+    written = write_export(
+        out,
+        plan=envelope,
+        log=opened.history(plan.study_id).log,
+        blobs=opened.blobs,
+        key=opened.key,
+        validation=opened.validation(plan.validation.commitment),
+    )
     emit(
-        {"export": str(out), "files": written.files, "log_size": written.size, "key": opened.key.public.did},
+        {"export": str(out), "files": written.files, "log_size": written.log_size, "key": opened.key.public.did},
         as_json=as_json,
         text=f"Exported {written.files} files to {out}.\nVerify: accord log verify {out} --key {opened.key.public.did}",
     )

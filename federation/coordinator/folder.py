@@ -9,9 +9,10 @@ from sqlmodel import col, select
 
 from federation.errors import OperatorError
 from federation.identity import create_key, load_key
-from federation.rules.canonical import sha256_hex, tagged_hash
+from federation.rules.canonical import sha256_hex
 from federation.rules.keys import PrivateKey
 from federation.rules.study import StudyPlan, open_plan
+from federation.rules.validation import SALT_BYTES, validation_commitment
 from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
 from federation.storage.blobs import FolderBlobStore
 from federation.storage.database import open_database, read, write
@@ -19,8 +20,6 @@ from federation.storage.log import LOG_TABLES, SqliteLog
 
 from .history import StudyHistory
 from .tables import IssuedInvitation, PublishedPlan, ValidationSet
-
-SALT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,6 @@ class CoordinatorFolder:
                 remedy="Commit it first: `accord study new --validation FILE` stores it and writes its hash into the plan.",
             )
         return row.salt, row.data
-
-
-def validation_commitment(salt: bytes, data: bytes) -> str:
-    """What a plan names: H(salt, file bytes), hexadecimal."""
-    return tagged_hash("validation", salt, data).hex()
 
 
 def create_coordinator(path: Path, settings: PartySettings) -> CoordinatorFolder:

@@ -4,38 +4,20 @@ Tables are computed at once, when a round closes, and only their hash is logged:
 on the sponsor's set. They are kept sealed, and open at the settlement.
 """
 
-import csv
-import io
 import secrets
 from collections.abc import Mapping
 
-from federation.errors import OperatorError
 from federation.learning.evaluation import coalition_utilities
 from federation.rules import audit
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import ValueTable
-from federation.rules.encoding import SubjectBatch, by_subject, parse_rows
+from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudySettled
 from federation.rules.replay import StudyState
 from federation.rules.study import StudyPlan
 from federation.storage.blobs import BlobStore
 
 SALT_BYTES = 32
-
-
-def read_validation(plan: StudyPlan, data: bytes) -> SubjectBatch:
-    """The sponsor's rows (CSV, UTF-8), checked against the plan's schema contract.
-
-    Raises:
-        OperatorError: not UTF-8, or a row breaks the contract; line and column are named.
-    """
-    source = "The validation set"
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise OperatorError(f"{source} is not UTF-8 text.", remedy="Save the file as CSV in UTF-8.") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    return by_subject(plan.schema_contract, parse_rows(plan.schema_contract, rows, source=source))
 
 
 class Valuer:

@@ -125,8 +125,8 @@ def _check_head(manifest: Manifest, folded: FoldedLog) -> None:
 
 
 def _check_agreements(files: ExportFolder, folded: FoldedLog) -> None:
-    for did, envelope in folded.agreements.items():
-        path = agreement_path(folded.state.site(did))
+    by_path = {agreement_path(folded.state.site(did)): envelope for did, envelope in folded.agreements.items()}
+    for path, envelope in sorted(by_path.items()):
         if files.read(path) != envelope:
             raise PeerError(
                 f"{path}: this is not the agreement that the log holds.", remedy="Keep the export as evidence."

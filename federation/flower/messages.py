@@ -187,9 +187,12 @@ def _consent_sizes(config: ConfigRecord) -> dict[str, int]:
     parties, sizes = config.get("consent_parties", []), config.get("consent_sizes", [])
     if not isinstance(parties, list) or not isinstance(sizes, list) or len(parties) != len(sizes):
         raise _refused("its consent sizes are not two lists of one length")
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes):
-        raise _refused("a consent size is not a whole number")
-    return {str(party): int(size) for party, size in zip(parties, sizes, strict=True)}
+    result: dict[str, int] = {}
+    for party, size in zip(parties, sizes, strict=True):
+        if not isinstance(party, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise _refused("a consent size is not a whole number, or not a party's")
+        result[party] = size
+    return result
 
 
 def answer_content(name: str, data: bytes) -> RecordDict:

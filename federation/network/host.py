@@ -3,9 +3,7 @@
 How it keeps the port's rules:
 
 - Nodes dial out and need no inbound port; requests travel in both directions over the connection that a node dialled.
-- A request is drained from its stream first (a Yamux writer gives up when its reader pauses for 5 s) and handled in a
-  worker thread, so that no handler stalls the loop. Streams at once are limited per peer, and for all strangers
-  together.
+- ``reception`` takes requests in; ``streams`` sends them.
 - Whoever dials sends heartbeats. A peer that stays silent is cut off and, if it is to be kept, dialled again with
   growing, jittered pauses. Whoever accepts keeps one connection per peer, the one with the latest heartbeat, and closes
   those that stay silent.
@@ -17,10 +15,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -33,19 +27,15 @@ from multiaddr import Multiaddr
 
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network import streams
-from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, answer, open_answer
+from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, open_answer
 from federation.network.exchange import Gate, Handler, everybody, peer_of
-from federation.network.liveness import ALIVE_S, BEAT_S, BEAT_S_MAX, HEARTBEAT, Liveness
+from federation.network.liveness import BEAT_S, BEAT_S_MAX, HEARTBEAT, SEVER_S, Liveness
+from federation.network.reception import Reception, Service, key_of
 from federation.network.transport import check_port_free, listen_address, noise_host, quiet_libp2p_logs
 from federation.network.trio_thread import TrioThread
 from federation.rules.keys import PrivateKey, PublicKey
 
 DIAL_S_MAX: Final = 10.0
-IDLE_S_MAX: Final = 20.0
-"""How long a request under way may pause between two pieces, and how long its answer may take to be written."""
-STREAMS_PER_PEER_MAX: Final = 32
-STREAMS_OF_STRANGERS_MAX: Final = 32
-WORKERS: Final = 32
 _START_S_MAX: Final = 20.0
 _CLOSE_S_MAX: Final = 5.0
 _PAUSE_S: Final = 0.2
@@ -54,13 +44,6 @@ _SILENT_S_MAX: Final = 60.0
 """An accepted connection that says nothing for so long is closed (strangers, frozen machines)."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Service:
-    handler: Handler
-    max_bytes: int
-    strangers: bool
 
 
 class Libp2pHost:
@@ -90,12 +73,10 @@ class Libp2pHost:
         if self._listen is not None:
             check_port_free(self._listen)
         quiet_libp2p_logs()
-        self._services: dict[str, _Service] = {}
         self._liveness = Liveness()
-        self._inbound: Counter[PublicKey | None] = Counter()
+        self._reception = Reception(allowed, self._liveness, self._keep_only)
         self._links: dict[PublicKey, trio.CancelScope] = {}
         self._dialling: dict[PublicKey, trio.Lock] = {}
-        self._workers = trio.CapacityLimiter(WORKERS)
         self._host: IHost | None = None
         self._addresses: tuple[str, ...] = ()
         self._up = threading.Event()
@@ -121,7 +102,7 @@ class Libp2pHost:
 
     def serve(self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False) -> None:
         """See :meth:`Exchange.serve`."""
-        self._services[protocol] = _Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
+        self._reception.services[protocol] = Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
         self._loop.run(self._register, protocol)
 
     def request(self, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
@@ -202,7 +183,7 @@ class Libp2pHost:
             shown = self._announce or tuple(str(address) for address in transports)
             self._addresses = tuple(f"{address}/p2p/{self._public.peer_id}" for address in shown)
             self._host = host
-            for protocol in self._services:
+            for protocol in list(self._reception.services):
                 await self._register(protocol)
             self._up.set()
             await self._sweep(host)
@@ -218,84 +199,26 @@ class Libp2pHost:
 
     async def _register(self, protocol: str) -> None:
         if self._host is not None:
-            self._host.set_stream_handler(TProtocol(protocol), partial(self._accept, protocol))
+            self._host.set_stream_handler(TProtocol(protocol), partial(self._reception.accept, protocol))
 
     async def _sweep(self, host: IHost) -> None:
-        """Close accepted connections that stay silent."""
+        """Close accepted connections that stay silent, and see that libp2p itself is alive."""
         network = host.get_network()
         first_seen: dict[int, float] = {}
         while True:
-            await trio.sleep(ALIVE_S)
+            await trio.sleep(BEAT_S)
+            if not network.get_manager().is_running:
+                raise UnavailableError("libp2p's services have stopped.", remedy="Nothing: they are started again.")
             now = time.monotonic()
             connections = [connection for each in list(network.connections.values()) for connection in each]
             first_seen = {id(each): first_seen.get(id(each), now) for each in connections}
             for connection in connections:
                 if not _accepted(connection) or now - first_seen[id(connection)] < _SILENT_S_MAX:
                     continue
-                peer = _key_of(str(connection.muxed_conn.peer_id))
+                peer = key_of(str(connection.muxed_conn.peer_id))
                 if peer is None or self._liveness.silence_s(peer, now) > _SILENT_S_MAX:
                     with trio.move_on_after(BEAT_S):
                         await connection.close()
-
-    # Answering.
-
-    async def _accept(self, protocol: str, stream: INetStream) -> None:
-        """Answer one request; whatever goes wrong ends with the stream."""
-        peer = _key_of(str(stream.muxed_conn.peer_id))
-        service = self._services.get(protocol)
-        try:
-            async with self._admitted(peer, service) as admitted:
-                if not admitted or peer is None or service is None:
-                    await streams.abandon(stream)
-                    return
-                payload = await streams.read_frame(stream, service.max_bytes, idle_s_max=IDLE_S_MAX)
-                self._liveness.heard(peer, time.monotonic())
-                if protocol == HEARTBEAT:
-                    await self._keep_only(stream, peer)
-                data = await self._handled(protocol, service, peer, payload)
-                with trio.fail_after(IDLE_S_MAX + len(data) / 100_000):
-                    await streams.write_frame(stream, data)
-                    await stream.close()
-        except trio.Cancelled:
-            await streams.abandon(stream)
-            raise
-        except Exception as error:  # noqa: BLE001  # the task boundary: a peer's misbehaviour ends with its stream
-            logger.debug("A request on %s of %s was dropped: %r", protocol, peer and peer.did, error)
-            await streams.abandon(stream)
-
-    @asynccontextmanager
-    async def _admitted(self, peer: PublicKey | None, service: _Service | None) -> AsyncIterator[bool]:
-        """Pass the gate, and hold one of the peer's places while inside."""
-        if peer is None or service is None:
-            yield False
-            return
-        known = self._allowed(peer)
-        place = peer if known else None
-        places = STREAMS_PER_PEER_MAX if known else STREAMS_OF_STRANGERS_MAX
-        if not (known or service.strangers) or self._inbound[place] >= places:
-            logger.debug("%s of %s is not admitted.", "A request" if known else "A stranger's request", peer.did)
-            yield False
-            return
-        self._inbound[place] += 1
-        try:
-            yield True
-        finally:
-            self._inbound[place] -= 1
-            if not self._inbound[place]:
-                del self._inbound[place]
-
-    async def _handled(self, protocol: str, service: _Service, peer: PublicKey, payload: bytes) -> bytes:
-        if protocol == HEARTBEAT:  # at once, however busy the workers are
-            return answer(service.handler, peer, protocol, payload)
-        return await trio.to_thread.run_sync(
-            answer,
-            service.handler,
-            peer,
-            protocol,
-            payload,
-            limiter=self._workers,
-            abandon_on_cancel=True,  # type: ignore[call-arg]  # trio-typing's stubs are older than trio
-        )
 
     async def _keep_only(self, stream: INetStream, peer: PublicKey) -> None:
         """A heartbeat came on this connection: close older ones that ``peer`` opened and lost."""
@@ -305,8 +228,6 @@ class Libp2pHost:
             if connection.muxed_conn is not current and _accepted(connection):
                 with trio.move_on_after(BEAT_S):
                     await connection.close()
-
-    # Asking.
 
     async def _ask(
         self, timeout_s: float, frame_bytes_max: int, peer: PublicKey, protocol: str, payload: bytes
@@ -385,7 +306,7 @@ class Libp2pHost:
                 host = self._host
                 gone = host is None or not host.get_network().get_connections(streams.peer_id_of(peer))
                 now = time.monotonic()
-                if host is not None and (gone or min(self._liveness.silence_s(peer, now), now - since) > ALIVE_S):
+                if host is not None and (gone or min(self._liveness.silence_s(peer, now), now - since) > SEVER_S):
                     await streams.sever(host, streams.peer_id_of(peer))
                     gone = True
                 if gone:
@@ -404,11 +325,3 @@ class Libp2pHost:
 def _accepted(connection: INetConn) -> bool:
     """Whether the other side dialled."""
     return getattr(connection, "direction", None) == Direction.INBOUND
-
-
-def _key_of(peer_id: str) -> PublicKey | None:
-    """The key behind a peer id; None for one that Accord does not take (not Ed25519, or weak)."""
-    try:
-        return PublicKey.from_peer_id(peer_id)
-    except PeerError:
-        return None

@@ -15,6 +15,8 @@ BEAT_S_MAX: Final = 3.0
 """How long one heartbeat may take."""
 ALIVE_S: Final = 5.0
 """After so long in silence a peer counts as gone."""
+SEVER_S: Final = 15.0
+"""After so long in silence whoever dialled dials again; longer, as importing torch can stall a process for seconds."""
 
 
 class Liveness:

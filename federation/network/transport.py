@@ -5,8 +5,8 @@ py-libp2p 0.8.1 needs to be told a lot (each point was met or measured):
 - Without ``sec_opt`` it also accepts peers that offer plaintext or SECIO only.
 - Its listener sets SO_REUSEPORT, so that a second process on the same port starts without an error and steals
   connections: the port is probed first.
-- It keeps a failed peer on a list for 60 s and dials known peers on its own: dialling is ours (``dial_addr``), and the
-  connection manager's watermarks are 0.
+- It keeps a failed peer on a list for 60 s, and dials every address that a peer ever named until a watermark is
+  reached: dialling is ours (``dial_addr``), and its own is switched off.
 - One slot of its inbound limiter is lost with every connection that ends: the limit is set out of reach, and idle
   connections are ended by the host.
 - Some of its modules log through the root logger.
@@ -23,6 +23,7 @@ from libp2p.abc import IHost
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
@@ -65,8 +66,17 @@ def noise_host(key: PrivateKey, listen: Multiaddr | None) -> IHost:
             enable_graceful_degradation=False,
         ),
     )
-    cast("Swarm", host.get_network()).retry_config = RetryConfig(max_retries=0)
+    swarm = cast("Swarm", host.get_network())
+    swarm.retry_config = RetryConfig(max_retries=0)
+    swarm.auto_connector = _NoAutoConnector(swarm)
     return host
+
+
+class _NoAutoConnector(AutoConnector):
+    """Dials nobody."""
+
+    async def maybe_connect(self) -> None:
+        """Leave every peer alone."""
 
 
 def listen_address(text: str) -> Multiaddr:

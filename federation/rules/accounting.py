@@ -191,17 +191,22 @@ def derive_noise_multiplier(plan: StudyPlan) -> Decimal:
         PrivacyError: no noise is enough: at this order and delta the conversion, or the cohort counts, alone exceed
             the plan's epsilon; the remedy names an order that can serve.
     """
-    privacy = plan.privacy
-    terms = _Terms(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        order=privacy.order,
-        rate=privacy.sampling_rate,
-        count_noise=_quantised(privacy.cohort_noise_multiplier),
-        local_steps=plan.training.local_steps,
-        rounds=plan.rounds.count,
-    )
-    return _smallest_noise(terms)
+    return _smallest_noise(_terms(plan, plan.privacy.order))
+
+
+def best_order(plan: StudyPlan) -> int:
+    """The Renyi order, of 2 to 64, with which the plan needs the least noise: for whoever writes a plan.
+
+    Small epsilons need high orders: at order 8 and delta 1e-5 the conversion alone costs 1.21.
+
+    Raises:
+        PrivacyError: neither such an order nor the plan's own serves.
+    """
+    orders = [order for order in range(2, 65) if _terms(plan, order).holds(NOISE_MULTIPLIER_MAX)]
+    if not orders:
+        derive_noise_multiplier(plan)
+        return plan.privacy.order
+    return min(orders, key=lambda order: (_smallest_noise(_terms(plan, order)), order))
 
 
 def pld_epsilon(events: Iterable[EventJson | DpEvent], delta: Decimal) -> float:
@@ -258,7 +263,19 @@ class _Terms(Wire):
         return spent <= float(self.epsilon)
 
 
-@functools.lru_cache(maxsize=256)
+def _terms(plan: StudyPlan, order: int) -> _Terms:
+    return _Terms(
+        epsilon=plan.privacy.epsilon,
+        delta=plan.privacy.delta,
+        order=order,
+        rate=plan.privacy.sampling_rate,
+        count_noise=_quantised(plan.privacy.cohort_noise_multiplier),
+        local_steps=plan.training.local_steps,
+        rounds=plan.rounds.count,
+    )
+
+
+@functools.lru_cache(maxsize=1024)
 def _smallest_noise(terms: _Terms) -> Decimal:
     """Bisection over multiples of the quantum: epsilon falls as the noise grows."""
     if not terms.holds(NOISE_MULTIPLIER_MAX):

@@ -123,10 +123,14 @@ class PrivateKey:
 
 
 def _base58(text: str, shown: str, kind: str) -> bytes:
+    """The bytes that ``text`` spells; one key has one spelling (the library would forgive white space at the end)."""
     try:
-        return bytes(base58.b58decode(text))
+        raw = bytes(base58.b58decode(text))
     except ValueError as error:
         raise _unreadable(shown, kind) from error
+    if base58.b58encode(raw).decode("ascii") != text:
+        raise _unreadable(shown, kind)
+    return raw
 
 
 def _unreadable(text: str, kind: str) -> PeerError:

@@ -208,6 +208,7 @@ def test_time_never_runs_backwards_over_a_restart(engine: Engine, clock: Clock, 
     "damage",
     [
         "UPDATE consent_record SET data = replace(data, 'DUO:0000006', 'DUO:0000004')",
+        "UPDATE consent_record SET data = CAST(replace(data, 'DUO:0000006', 'DUO:0000004') AS BLOB)",
         "DELETE FROM consent_record WHERE seq = 2",
         "DELETE FROM consent_record",
         "UPDATE consent_subject SET seq = 1",

@@ -14,7 +14,7 @@ HEAVY = ("torch", "opacus", "flwr", "libp2p", "trio", "sklearn", "matplotlib", "
 
 PROBE = """
 import click, sys
-from federation.cli.main import root
+from federation.cli.main import PlainContext, root
 
 def visit(command, context, path):
     command.get_help(context)
@@ -24,14 +24,14 @@ def visit(command, context, path):
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
-            visit(child, click.Context(child, info_name=name, parent=context), path + " " + name)
+            visit(child, PlainContext(child, info_name=name, parent=context), path + " " + name)
     elif not any("--json" in parameter.opts for parameter in command.params):
         print("no --json:", path)
 
 name = sys.argv[1]
-context = click.Context(root, info_name="accord")
+context = PlainContext(root, info_name="accord")
 command = root.get_command(context, name)
-visit(command, click.Context(command, info_name=name, parent=context), "accord " + name)
+visit(command, PlainContext(command, info_name=name, parent=context), "accord " + name)
 for module in sys.argv[2:]:
     if module in sys.modules:
         print("imported:", module)

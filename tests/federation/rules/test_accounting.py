@@ -19,6 +19,7 @@ from federation.rules.accounting import (
     GaussianEvent,
     PoissonEvent,
     RepeatedEvent,
+    best_order,
     count_event,
     derive_noise_multiplier,
     epsilon,
@@ -263,6 +264,18 @@ def test_an_impossible_plan_is_refused_with_an_order_that_serves() -> None:
     with pytest.raises(PrivacyError) as hopeless:
         derive_noise_multiplier(plan(privacy={"epsilon": "0.01", "cohort_noise_multiplier": "2"}))
     assert "cohort_noise_multiplier" in hopeless.value.remedy
+
+
+def test_the_best_order_needs_the_least_noise() -> None:
+    assert best_order(plan()) == 8
+    small = plan(privacy={"epsilon": "1"})
+    order = best_order(small)
+    noises = [
+        derive_noise_multiplier(plan(privacy={"epsilon": "1", "order": n})) for n in (order - 1, order, order + 1)
+    ]
+    assert min(noises) == noises[1]
+    with pytest.raises(PrivacyError):
+        best_order(plan(privacy={"epsilon": "0.01", "cohort_noise_multiplier": "2"}))
 
 
 def test_gaussians_have_their_exact_loss_distribution() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,7 +27,6 @@ from federation.rules.entries import (
     RoundClosed,
     RoundOpened,
     StudyPublished,
-    StudySettled,
     StudyStarted,
     UpdateAdmitted,
     UpdateCommitted,
@@ -117,10 +116,13 @@ def unchanged(value: Any) -> Any:
 class Study:
     """Plays a study; ``changes`` let its coordinator lie at one step (by the name of the step)."""
 
+    rows: ClassVar[bytes] = ROWS
+    salt: ClassVar[bytes] = SALT
+
     disclosure: str = "public"
     changes: dict[str, Change] = field(default_factory=dict)
     seed: int = 7
-    key: PrivateKey = PrivateKey(bytes([100]) * 32)
+    key: PrivateKey = field(default_factory=lambda: PrivateKey(bytes([100]) * 32))
     log: MemoryLog = field(default_factory=lambda: MemoryLog("study"))
     blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
 
@@ -157,9 +159,12 @@ class Study:
         )
         self.log.save_checkpoint(signed.to_bytes(), size)
 
-    def start(self) -> None:
+    def publish(self) -> None:
         self.append(StudyPublished(plan=sha256_hex(self.plan_bytes), plan_hash=self.plan.plan_hash, minted=1_000_000))
         self.checkpoint()
+
+    def start(self) -> None:
+        self.publish()
         for number, (site, key) in enumerate(self.institutions.items()):
             agreement = Agreement(
                 study=self.plan.study_id,
@@ -229,6 +234,8 @@ class Study:
         batch = read_validation(self.plan, ROWS)
         bound = self.plan.valuation.loss_bound
         utilities = list(coalition_utilities(base, updates, self.state.weights, players, batch, bound))
+        if self.tables:
+            utilities[0] = self.tables[-1].utilities[-1]
         utilities = self.change(f"utilities-{number}", utilities)
         table = ValueTable(
             study=self.plan.study_id, round=number, players=players, utilities=tuple(utilities), salt="5" * 64
@@ -243,7 +250,11 @@ class Study:
         self.append(body, number)
 
     def settle(self, cosigners: int = 3) -> None:
-        self.append(audit.settlement(self.state, self.tables))
+        joined = [
+            table.model_copy(update={"utilities": (before.utilities[-1], *table.utilities[1:])})
+            for before, table in zip(self.tables, self.tables[1:], strict=False)
+        ]
+        self.append(audit.settlement(self.state, [*self.tables[:1], *joined]))
         self.checkpoint(cosigners)
 
     def export(self, folder: Path) -> Path:
@@ -286,6 +297,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     return study, study.export(tmp_path_factory.mktemp("export") / "small")
 
 
-@pytest.fixture
-def settled_body() -> type[StudySettled]:
-    return StudySettled
+@pytest.fixture(scope="session")
+def play() -> type[Study]:
+    """The class, for tests that play a study of their own."""
+    return Study

@@ -1,0 +1,318 @@
+"""The demo, step by step: prepare folders, start the parties, act as officers and patients, wait, export, verify.
+
+What is done is written to ``demo.json`` after each step, so that a run that was interrupted goes on where it stopped. The
+demo acts through public commands only (``parties``); what the report says is read off logs and folders (``collect``).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from clients.demo.parties import Parties, accord, parties, wait_for
+from clients.demo.split import Split, draw_consents, draw_withdrawals, split_rows
+from clients.demo.studies import STUDIES, DemoStudy
+from federation.coordinator.folder import CoordinatorFolder, open_coordinator
+from federation.errors import OperatorError
+from federation.rules.instant import format_instant
+from federation.rules.replay import StudyState
+
+WITHDRAWALS: Final = 10
+CONSENT_BATCH_S: Final = 5
+_POLL_S: Final = 0.25
+_STUCK_S_MAX: Final = 900
+_END_S_MAX: Final = 60
+_JOURNAL: Final = "demo.json"
+
+OnProgress = Callable[[str, int, int], None]
+"""Told (what happens now, rounds closed, rounds in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person may choose. ``seed`` governs split, consent draws and the first model, never noise or sampling."""
+
+    study: str = "heart"
+    rounds: int | None = None
+    epsilon: float | None = None
+    seed: int = 1
+
+
+class Journal:
+    """Which steps are done, durably.
+
+    Raises:
+        OperatorError: the folder holds something else, or a demo with other options.
+    """
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self._path = folder / _JOURNAL
+        wanted = {"study": options.study, "rounds": options.rounds, "epsilon": options.epsilon, "seed": options.seed}
+        self.seconds: dict[str, float] = {}
+        self._done: list[str] = []
+        if self._path.exists():
+            stored = json.loads(self._path.read_text("utf-8"))
+            if stored["options"] != wanted:
+                raise OperatorError(
+                    f"{folder} holds a demo with other options ({_shown(stored['options'])}).",
+                    remedy="Give the same options to resume it, or another --out for a new one.",
+                )
+            self._done, self.seconds = stored["done"], stored["seconds"]
+        elif folder.exists() and any(folder.iterdir()):
+            raise OperatorError(
+                f"{folder} is not empty, and not a demo's folder.", remedy="Give an empty or a new folder with --out."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._options = wanted
+        self._save()
+
+    def done(self, step: str) -> bool:
+        """Whether a step was finished, now or in an earlier run."""
+        return step in self._done
+
+    def finish(self, step: str, seconds: float) -> None:
+        """Write down that a step is finished."""
+        self._done.append(step)
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
+        self._save()
+
+    def _save(self) -> None:
+        text = json.dumps(
+            {"version": 1, "options": self._options, "done": self._done, "seconds": self.seconds}, indent=1
+        )
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(self._path)
+
+
+class Demo:
+    """One demo in one folder."""
+
+    def __init__(self, folder: Path, options: Options, on_progress: OnProgress) -> None:
+        self.folder = folder
+        self.options = options
+        self.study: DemoStudy = STUDIES[options.study]
+        self.journal = Journal(folder, options)
+        self.pids: dict[str, int] = {}
+        self._tell = on_progress
+        plan = self.study.plan(rounds=options.rounds, epsilon=options.epsilon)
+        self.rounds = plan.rounds.count
+        self.plan_draft = plan
+        self.split: Split = split_rows(self.study, plan, options.seed)
+
+    @property
+    def coordinator(self) -> Path:
+        """The coordinator's folder."""
+        return self.folder / "coordinator"
+
+    def node(self, site: str) -> Path:
+        """A node's folder."""
+        return self.folder / "nodes" / site
+
+    def wallet(self, site: str) -> Path:
+        """The keys of a site's people: in the real world each is on its owner's own device."""
+        return self.folder / "people" / f"{site}.wallet"
+
+    @property
+    def export(self) -> Path:
+        """The study as plain files."""
+        return self.folder / "export"
+
+    def words(self, site: str) -> dict[str, Any]:
+        """Who says what at a site (empty where a licence binds)."""
+        subject = self.plan_draft.schema_contract.subject
+        names = {row[subject] for row in self.split.training[site]}
+        if self.plan_draft.consent.kind == "licence":
+            return dict.fromkeys(names, "grant")
+        return dict(draw_consents(self.study, site, names, self.options.seed))
+
+    def run(self) -> None:
+        """Everything up to the verified export.
+
+        Raises:
+            AccordError: a party failed or refused; the message says which.
+        """
+        self._step("data", "Dividing the published rows", self._write_data)
+        self._step("coordinator", "Making the coordinator and the plan", self._make_coordinator)
+        with ExitStack() as stack:
+            running: Parties | None = None
+            if not self.journal.done("study"):
+                running = stack.enter_context(parties())
+                self._start_coordinator(running)
+                self._step("institutions", "Making the nodes; patients sign their consents", self._make_institutions)
+                self._start_nodes(running)
+                self._step("study", "Training", lambda: self._follow(running))
+        self._step("export", "Exporting the study", self._export)
+        self._step("verify", "Verifying the export, offline", self._verify)
+
+    def opened(self) -> CoordinatorFolder:
+        """The coordinator's folder, to read from."""
+        return open_coordinator(self.coordinator)
+
+    def _step(self, name: str, title: str, work: Callable[[], None]) -> None:
+        if self.journal.done(name):
+            return
+        self._tell(title, 0, self.rounds)
+        started = time.monotonic()
+        work()
+        self.journal.finish(name, time.monotonic() - started)
+
+    def _write_data(self) -> None:
+        data = self.folder / "data"
+        data.mkdir(exist_ok=True)
+        (self.folder / "people").mkdir(mode=0o700, exist_ok=True)
+        for path in data.glob("*.csv"):
+            path.unlink()
+        self.split.write_validation(data / "validation.csv")
+        for site in self.study.sites:
+            self.split.write_training(site, data / f"{site}.csv")
+            self._write_decisions(site)
+
+    def _write_decisions(self, site: str) -> None:
+        """What each person tells the hospital's consent desk."""
+        now = datetime.now(UTC)
+        expired = (format_instant(now - timedelta(days=366)), format_instant(now - timedelta(days=1)))
+        lines = ["subject,action,valid_until,valid_from"]
+        for name, word in sorted(self.words(site).items()):
+            if word == "expire":
+                lines.append(f"{name},grant,{expired[1]},{expired[0]}")
+            else:
+                lines.append(f"{name},{word},,")
+        (self.folder / "people" / f"{site}.csv").write_text("\n".join(lines) + "\n", "utf-8")
+
+    def _make_coordinator(self) -> None:
+        if not (self.coordinator / "identity.key").exists():
+            accord("coordinator", "init", "--dir", self.coordinator, "--name", "demo")
+        template = self.folder / "data" / "plan-template.toml"
+        template.write_text(self.study.plan_toml(rounds=self.options.rounds, epsilon=self.options.epsilon), "utf-8")
+        plan = self.folder / "plan.toml"
+        plan.unlink(missing_ok=True)
+        validation = self.folder / "data" / "validation.csv"
+        accord("study", "new", plan, "--dir", self.coordinator, "--validation", validation, "--from", template)
+        accord("study", "publish", plan, "--dir", self.coordinator)
+
+    def _start_coordinator(self, running: Parties) -> None:
+        self._tell("Starting the coordinator", 0, self.rounds)
+        address = self.coordinator / "run" / "address"
+        address.unlink(missing_ok=True)
+        party = running.start(
+            "coordinator", "coordinator", self.coordinator, "--until-settled", "--seed", str(self.options.seed)
+        )
+        self.pids["coordinator"] = party.process.pid
+        wait_for(address, party)
+
+    def _make_institutions(self) -> None:
+        """Each site by itself, two at a time."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for done in [pool.submit(self._make_institution, site) for site in self.study.sites]:
+                done.result()
+
+    def _make_institution(self, site: str) -> None:
+        folder, schema = self.node(site), self.plan_draft.schema_contract
+        data = self.folder / "data" / f"{site}.csv"
+        if not (folder / "identity.key").exists():
+            privacy = self.plan_draft.privacy
+            accord(
+                *("node", "init", "--dir", folder, "--name", site),
+                *("--lifetime-epsilon", str(privacy.epsilon), "--renyi-order", str(privacy.order)),
+            )
+        if not self.journal.done(f"joined {site}"):
+            accord("node", "join", self._invitation(site), "--dir", folder)
+            self.journal.finish(f"joined {site}", 0.0)
+        accord("data", "add", data, "--dir", folder, "--subject", schema.subject)
+        accord("data", "check", "--dir", folder)
+        self._sign_consents(site)
+        if not self.journal.done(f"signed {site}"):
+            accord("agreement", "review", "--dir", folder)
+            nominal = str(self.study.sites[site].nominal_cohort)
+            accord("agreement", "sign", "--dir", folder, "--nominal-cohort", nominal, "--yes")
+            self.journal.finish(f"signed {site}", 0.0)
+
+    def _invitation(self, site: str) -> str:
+        return str(accord("study", "invite", site, "--dir", self.coordinator)["invitation"])
+
+    def _sign_consents(self, site: str) -> None:
+        step = f"consents {site}"
+        if self.journal.done(step):
+            return
+        folder, purpose = self.node(site), self.plan_draft.purpose
+        terms: list[str | Path] = ["--purpose", purpose.duo, "--epsilon-max", str(self.plan_draft.privacy.epsilon)]
+        terms += ["--disease", purpose.disease] if purpose.disease else []
+        if self.plan_draft.consent.kind == "licence":
+            accord("consent", "wallet", "--out", self.wallet(site), "--licence")
+            accord("consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--licence", *terms)
+        else:
+            people = self.folder / "people" / f"{site}.csv"
+            accord("consent", "wallet", "--out", self.wallet(site), "--from-csv", people, "--subject-column", "subject")
+            accord("consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--decisions", people, *terms)
+        self.journal.finish(step, 0.0)
+
+    def _start_nodes(self, running: Parties) -> None:
+        for site in self.study.sites:
+            party = running.start(
+                "node", site, self.node(site), "--until-settled", "--consent-batch-s", str(CONSENT_BATCH_S)
+            )
+            self.pids[site] = party.process.pid
+
+    def _follow(self, running: Parties) -> None:
+        """Wait for the settlement; let patients withdraw once the log shows the middle round closed."""
+        opened = self.opened()
+        (self.folder / "processes.json").write_text(json.dumps(self.pids), "utf-8")
+        last_size, last_change = -1, time.monotonic()
+        history = opened.history(None)
+        while True:
+            if history.log.size != last_size:
+                history = opened.history(None)
+                last_size, last_change = history.log.size, time.monotonic()
+            state = history.state
+            self._tell(_doing(state), len(state.closed), self.rounds)
+            if len(state.closed) >= max(1, self.rounds // 2) and not state.settled:
+                self._withdraw()
+            if state.settled:
+                running.wait(_END_S_MAX)
+                return
+            running.check()
+            if time.monotonic() - last_change > _STUCK_S_MAX:
+                raise OperatorError(
+                    f"Nothing has happened for {_STUCK_S_MAX} s.",
+                    remedy=f"See who is awaited: accord coordinator status --dir {self.coordinator}",
+                )
+            time.sleep(_POLL_S)
+
+    def _withdraw(self) -> None:
+        """Ten people of the first site change their mind, with their own keys."""
+        if self.journal.done("withdrawals") or self.plan_draft.consent.kind == "licence":
+            return
+        site = next(iter(self.study.sites))
+        people = draw_withdrawals(self.study, site, self.words(site), self.options.seed, WITHDRAWALS)
+        named = [part for name in people for part in ("--subject", name)]
+        started = time.monotonic()
+        accord("consent", "withdraw", "--dir", self.node(site), "--wallet", self.wallet(site), *named)
+        self.journal.finish("withdrawals", time.monotonic() - started)
+
+    def _export(self) -> None:
+        if not self.export.exists():
+            accord("study", "export", self.export, "--dir", self.coordinator)
+
+    def _verify(self) -> None:
+        key = self.opened().key.public.did
+        accord("log", "verify", self.export, "--key", key)
+
+
+def _doing(state: StudyState) -> str:
+    if state.settled:
+        return "Settled; the last cosignatures"
+    if not state.weights:
+        return f"Agreements: {len(state.agreements)} of {state.plan.rounds.participants}"
+    if state.complete:
+        return "Witnesses cosign; then the settlement"
+    return f"Round {state.round.number if state.round else len(state.closed) + 1}"
+
+
+def _shown(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)

@@ -1,0 +1,134 @@
+"""Fetching blobs (``federation.network.blobs``)."""
+
+import hashlib
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.errors import PeerError, UnavailableError
+from federation.network.blobs import BLOB, PIECE_BYTES, fetch_blob, serve_blobs
+from federation.network.memory import Delivery, Fate, MemoryExchange, MemoryNetwork
+from federation.rules.canonical import canonical_bytes, parse
+from federation.rules.keys import PrivateKey, PublicKey
+from federation.storage.blobs import MemoryBlobStore
+
+HOLDER = PrivateKey(b"h" * 32)
+SEEKER = PrivateKey(b"s" * 32)
+MAX = 8 << 20
+
+
+def parties(network: MemoryNetwork) -> tuple[MemoryExchange, MemoryExchange, MemoryBlobStore]:
+    holder, seeker = network.exchange(HOLDER), network.exchange(SEEKER)
+    store = MemoryBlobStore()
+    serve_blobs(holder, store)
+    seeker.connect(holder.addresses()[0], timeout_s=1)
+    return holder, seeker, store
+
+
+def fetch(seeker: MemoryExchange, name: str, store: MemoryBlobStore, max_bytes: int = MAX) -> bytes:
+    return fetch_blob(seeker, HOLDER.public, name, store, timeout_s=10, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+def test_a_blob_arrives_and_is_stored(size: int) -> None:
+    _, seeker, theirs = parties(MemoryNetwork())
+    ours, data = MemoryBlobStore(), os.urandom(size)
+    name = theirs.put(data)
+    assert fetch(seeker, name, ours) == data
+    assert ours.get(name) == data
+
+
+def test_what_is_stored_is_not_fetched() -> None:
+    _, seeker, _ = parties(MemoryNetwork(lambda _delivery: Fate.REQUEST_LOST))
+    ours = MemoryBlobStore()
+    assert fetch(seeker, ours.put(b"here"), ours) == b"here"
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped() -> None:
+    offsets: list[int] = []
+    broken = True
+
+    def courier(delivery: Delivery) -> Fate:
+        offset = parse(delivery.payload)["offset"]
+        offsets.append(offset)
+        return Fate.REQUEST_LOST if broken and offset >= 2 * PIECE_BYTES else Fate.DELIVERED
+
+    _, seeker, theirs = parties(MemoryNetwork(courier))
+    ours, data = MemoryBlobStore(), os.urandom(4 * PIECE_BYTES)
+    name = theirs.put(data)
+    with pytest.raises(UnavailableError):
+        fetch(seeker, name, ours)
+    assert not ours.has(name)
+    broken = False
+    offsets.clear()
+    assert fetch(seeker, name, ours) == data
+    assert offsets == [2 * PIECE_BYTES, 3 * PIECE_BYTES]
+
+
+def test_a_blob_that_the_peer_does_not_have_is_unavailable() -> None:
+    _, seeker, _ = parties(MemoryNetwork())
+    with pytest.raises(UnavailableError):
+        fetch(seeker, "0" * 64, MemoryBlobStore())
+
+
+def test_a_lie_is_found_and_nothing_of_it_is_kept() -> None:
+    holder, seeker, _ = parties(MemoryNetwork())
+    name = hashlib.sha256(b"wanted").hexdigest()
+    ours = MemoryBlobStore()
+    holder.serve(BLOB, lambda _peer, _data: (6).to_bytes(8, "big") + b"forged", max_bytes=256)
+    with pytest.raises(PeerError, match="another hash"):
+        fetch(seeker, name, ours)
+    assert ours.names() == []
+    holder.serve(BLOB, lambda _peer, _data: (6).to_bytes(8, "big") + b"wanted", max_bytes=256)
+    assert fetch(seeker, name, ours) == b"wanted"
+
+
+def test_a_blob_above_the_limit_is_refused_before_it_is_fetched() -> None:
+    _, seeker, theirs = parties(MemoryNetwork())
+    with pytest.raises(PeerError, match="at most 100"):
+        fetch(seeker, theirs.put(bytes(101)), MemoryBlobStore(), max_bytes=100)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 64, "../../etc/passwd", "A" * 64, "0" * 63])
+def test_only_names_are_asked_for(name: str) -> None:
+    _, seeker, _ = parties(MemoryNetwork())
+    with pytest.raises(PeerError, match="not a blob's name"):
+        fetch(seeker, name, MemoryBlobStore())
+
+
+@given(answer=st.binary(max_size=64))
+def test_any_answer_ends_in_the_blob_or_in_a_refusal(answer: bytes) -> None:
+    holder, seeker, _ = parties(MemoryNetwork())
+    holder.serve(BLOB, lambda _peer, _data: answer, max_bytes=256)
+    with pytest.raises(PeerError):
+        fetch(seeker, "0" * 64, MemoryBlobStore())
+
+
+@pytest.mark.parametrize(
+    "request_document",
+    [
+        {},
+        {"name": "0" * 64},
+        {"name": "0" * 64, "offset": -1},
+        {"name": "0" * 64, "offset": True},
+        {"name": 1, "offset": 0},
+    ],
+)
+def test_a_malformed_request_is_refused(request_document: dict[str, object]) -> None:
+    _, seeker, _ = parties(MemoryNetwork())
+    with pytest.raises(PeerError):
+        seeker.request(HOLDER.public, BLOB, canonical_bytes(request_document), timeout_s=1, max_bytes=100)
+
+
+def test_strangers_get_no_blobs() -> None:
+    network = MemoryNetwork()
+    allowed: set[PublicKey] = set()
+    holder = network.exchange(HOLDER, allowed=allowed.__contains__)
+    seeker = network.exchange(SEEKER)
+    theirs = MemoryBlobStore()
+    serve_blobs(holder, theirs)
+    seeker.connect(holder.addresses()[0], timeout_s=1)
+    with pytest.raises(UnavailableError):
+        fetch(seeker, theirs.put(b"inner"), MemoryBlobStore())
