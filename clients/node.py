@@ -44,7 +44,7 @@ from federation.rules.study import StudyPlan, open_agreement, open_plan
 from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
 from federation.storage.blobs import BlobStore, FolderBlobStore
 from federation.storage.database import read, write
-from federation.storage.log import LOG_TABLES, SqliteLog
+from federation.storage.log import SqliteLog
 
 if TYPE_CHECKING:
     from clients.flower.runtime import FlowerRuntime
@@ -138,7 +138,7 @@ def open_node_folder(path: Path) -> NodeFolder:
         files=files,
         settings=settings,
         key=load_key(files.key),
-        engine=open_node(path, *dict.fromkeys((*LOG_TABLES, *CONSENT_TABLES))),
+        engine=open_node(path, *CONSENT_TABLES),
         blobs=FolderBlobStore(files.blobs),
     )
 
@@ -336,4 +336,3 @@ class Node:
             return False
         last = self._parts.replica.latest_checkpoint()
         return last is not None and last[0] == state.size
-

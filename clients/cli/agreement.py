@@ -56,7 +56,9 @@ def sign(
         ),
     ],
     study: StudyOption = None,
-    dataset: Annotated[str, typer.Option("--dataset", help="The registered data set to use; default: the only one.")] = "",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="The registered data set to use; default: the only one.")
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,4 +150,3 @@ def _confirm(question: str) -> None:
         )
     if not typer.confirm(question, err=True):
         raise OperatorError("Nothing was signed.", remedy="Run the command again when it is decided.")
-

@@ -182,4 +182,3 @@ def _text(data: dict[str, Any]) -> str:
             f"awaited    {data['awaited']}",
         ]
     )
-

@@ -18,7 +18,6 @@ from clients.privacy.budget import BudgetLedger
 from clients.storage import RoundUse
 from federation.coordinator.folder import CoordinatorFolder
 from federation.coordinator.history import StudyHistory, system_clock
-from federation.rules.validation import read_validation
 from federation.learning.evaluation import auc
 from federation.learning.models import logits
 from federation.rules import accounting, audit
@@ -28,6 +27,7 @@ from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.replay import StudyState
+from federation.rules.validation import read_validation
 from federation.storage.database import read
 
 

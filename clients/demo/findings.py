@@ -110,8 +110,8 @@ def comparison_sentences(report: Mapping[str, Any], study: DemoStudy) -> list[st
         ranks = "better" if network["auc"] > persistence["auc"] else "no better"
         exact = "more" if network["log_loss"] < persistence["log_loss"] else "less"
         sentences.append(
-            f"Against persistence (what is now will be) the network ranks moments {ranks} (AUC {auc_text(network['auc'])} "
-            f"to {auc_text(persistence['auc'])}), and the chances it states are {exact} exact (log loss "
+            f"Against persistence (what is now will be) the network ranks moments {ranks} (AUC "
+            f"{auc_text(network['auc'])} to {auc_text(persistence['auc'])}), and the chances it states are {exact} exact (log loss "
             f"{network['log_loss']:.3f} to {persistence['log_loss']:.3f})."
         )
     if study.licence and summary["gain_low"] <= 0:

@@ -1,7 +1,7 @@
-"""The demo's parties as operating-system processes: commands that end, and processes that run until the study is settled.
+"""The demo's parties as operating-system processes: commands that end, and processes that run until the settlement.
 
-Everything goes through the public command line, as an operator would type it; the demo has no other way in. Each process
-gets a session of its own, so that a Ctrl-C reaches the demo alone and the demo ends them in order.
+Everything goes through the public command line, as an operator would type it; the demo has no other way in. Each
+process gets a session of its own, so that a Ctrl-C reaches the demo alone and the demo ends them in order.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """The demo, step by step: prepare folders, start the parties, act as officers and patients, wait, export, verify.
 
-What is done is written to ``demo.json`` after each step, so that a run that was interrupted goes on where it stopped. The
-demo acts through public commands only (``parties``); what the report says is read off logs and folders (``collect``).
+What is done is written to ``demo.json`` after each step, so that a run that was interrupted goes on where it stopped.
+The demo acts through public commands only (``parties``); what the report says is read off logs and folders
+(``collect``).
 """
 
 import json

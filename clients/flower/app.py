@@ -1,7 +1,7 @@
 """The institution's Flower ClientApp: the coordinator's messages become calls of the node's contribution.
 
-``train`` answers with a signed commitment or refusal, ``query.reveal`` with the signed update. Models and updates travel
-by content address, so messages are small; what a node does in a round is in ``clients.contribution``.
+``train`` answers with a signed commitment or refusal, ``query.reveal`` with the signed update. Models and updates
+travel by content address, so messages are small; what a node does in a round is in ``clients.contribution``.
 """
 
 from flwr.app import Context, Message
@@ -17,7 +17,7 @@ def client_app(contribution: Contribution, *, study: str, party: PublicKey) -> C
     """The app of one institution in one study."""
     app = ClientApp()
 
-    @app.train()  # type: ignore[untyped-decorator]  # flwr publishes no type for its decorators' result
+    @app.train()
     def train(message: Message, context: Context) -> Message:
         del context
         asked = round_task(message)
@@ -30,7 +30,7 @@ def client_app(contribution: Contribution, *, study: str, party: PublicKey) -> C
         answer = contribution.commit(task)
         return Message(answer_content(answer.kind, answer.data), reply_to=message)
 
-    @app.query("reveal")  # type: ignore[untyped-decorator]  # as above
+    @app.query("reveal")
     def reveal(message: Message, context: Context) -> Message:
         del context
         asked = round_task(message)

@@ -64,7 +64,7 @@ class SecureNoise:
 class NoNoise:
     """No noise, and every subject is drawn: it makes tests within one process repeatable, and protects nobody."""
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:  # noqa: ARG002 - the port's signature
+    def normal(self, shape: tuple[int, ...], std: float) -> Floats:  # noqa: ARG002 -- the port's signature
         """Zeros of ``shape``."""
         return np.zeros(shape, dtype=np.float64)
 

@@ -147,7 +147,12 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     plan, envelope = opened.plan(study)
     _, rows = opened.validation(plan.validation.commitment)
     membership = Membership(opened.engine, history, envelope)
-    with Libp2pHost(opened.key, listen=opened.settings.listen, allowed=membership.allowed) as host:
+    with Libp2pHost(
+        opened.key,
+        listen=opened.settings.listen,
+        announce=opened.settings.announce,
+        allowed=membership.allowed,
+    ) as host:
         service = StudyService(
             StudyParts(
                 history=history,

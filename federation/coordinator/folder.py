@@ -78,7 +78,7 @@ class CoordinatorFolder:
         if row is None or validation_commitment(row.salt, row.data) != commitment:
             raise OperatorError(
                 f"The validation set {commitment[:12]} is not in this folder.",
-                remedy="Commit it first: `accord study new --validation FILE` stores it and writes its hash into the plan.",
+                remedy="Commit it: `accord study new --validation FILE` stores it and writes its hash into the plan.",
             )
         return row.salt, row.data
 

@@ -1,7 +1,7 @@
 """A study's log with its fold: the one way in which the coordinator decides anything.
 
-``append`` checks the entry against the fold, stores it durably, then moves the fold on; an entry that is there already is
-not appended again. Restarting is opening: the fold is replayed from the stored entries.
+``append`` checks the entry against the fold, stores it durably, then moves the fold on; an entry that is there
+already is not appended again. Restarting is opening: the fold is replayed from the stored entries.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """The names and limits of the protocols between coordinator and nodes.
 
-Everything runs over authenticated streams (``network.exchange``); payloads are canonical JSON or signed envelopes. Model
-and update arrays travel by content address (``network.blobs``), rounds as Flower messages (``flower``).
+Everything runs over authenticated streams (``network.exchange``); payloads are canonical JSON or signed envelopes.
+Model and update arrays travel by content address (``network.blobs``), rounds as Flower messages (``flower``).
 """
 
 from typing import Annotated, Final, Literal

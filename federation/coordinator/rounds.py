@@ -1,7 +1,8 @@
-"""One round: open, collect commitments, close them, collect updates, admit or refuse each with a reason, aggregate, close.
+"""One round: open, collect commitments, collect updates, admit or refuse each with a reason, aggregate, close.
 
-Every step goes into the log before the next begins, so a coordinator that dies and restarts goes on where the log ends:
-an unclosed round is reopened and the nodes answer with what they stored. No step waits longer than the plan's deadline.
+Every step goes into the log before the next begins, so a coordinator that dies and restarts goes on where the log
+ends: an unclosed round is reopened and the nodes answer with what they stored. No step waits longer than the plan's
+deadline.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Running one study from its publication to its settlement.
 
-The loop looks at the log's fold and does the one next thing: wait for agreements, start, open a round, carry it through,
-collect cosignatures, settle. Nothing else holds state, so a restart is the same loop on the replayed log.
+The loop looks at the log's fold and does the one next thing: wait for agreements, start, open a round, carry it
+through, collect cosignatures, settle. Nothing else holds state, so a restart is the same loop on the replayed log.
 """
 
 import logging
@@ -32,9 +32,8 @@ from .protocols import (
     REVOCATION,
 )
 from .rounds import RoundRunner
-from .status import awaited, phase
+from .status import awaited, awaited_cosignatures, phase
 from .valuing import Valuer
-from .status import awaited_cosignatures
 from .witnessing import Witnessing
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """What each institution's update was worth: the value table of a round, and the settlement at the end.
 
-Tables are computed at once, when a round closes, and only their hash is logged: published utilities would let sites climb
-on the sponsor's set. They are kept sealed, and open at the settlement.
+Tables are computed at once, when a round closes, and only their hash is logged: published utilities would let sites
+climb on the sponsor's set. They are kept sealed, and open at the settlement.
 """
 
 import secrets

@@ -1,7 +1,7 @@
 """Collecting cosignatures: the coordinator shows each witness what it has not seen, and a checkpoint.
 
-A witness replays the entries itself and signs only a tree that extends the last one it signed. What it has is asked, not
-assumed: a witness that was away is brought up to date first.
+A witness replays the entries itself and signs only a tree that extends the last one it signed. What it has is asked,
+not assumed: a witness that was away is brought up to date first.
 """
 
 import logging
@@ -13,7 +13,7 @@ from federation.rules.keys import PublicKey
 from federation.rules.study import read
 
 from .history import StudyHistory
-from .protocols import COSIGN, COSIGN_BYTES_MAX, COSIGN_ENTRIES_MAX, REPLY_BYTES_MAX, CosignReply, CosignRequest
+from .protocols import COSIGN, COSIGN_ENTRIES_MAX, REPLY_BYTES_MAX, CosignReply, CosignRequest
 
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 20.0

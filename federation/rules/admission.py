@@ -1,7 +1,7 @@
 """Which updates enter a model: every rule, each with its reason code.
 
-An update that is refused is logged with the reason; nothing is dropped in silence. The rules run at the coordinator when
-an update is shown, and again at every witness and auditor that replays the log.
+An update that is refused is logged with the reason; nothing is dropped in silence. The rules run at the coordinator
+when an update is shown, and again at every witness and auditor that replays the log.
 """
 
 from collections.abc import Mapping

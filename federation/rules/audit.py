@@ -6,6 +6,7 @@ lied. Utilities are checked separately (``learning.evaluation``), as that needs 
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -51,7 +52,7 @@ def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
     result = sha256_hex(pack(aggregate(base, updates, state.weights)))
     if result != done.model:
         raise PeerError(
-            f"Round {done.number}: the logged model {done.model[:12]} is not the aggregate of its updates ({result[:12]}).",
+            f"Round {done.number}: the logged model {done.model[:12]} is not its updates' aggregate ({result[:12]}).",
             remedy="Keep the log and the blobs as evidence: the coordinator signed a false aggregate.",
         )
 
@@ -80,7 +81,7 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
         PeerError: the tables do not telescope: a round does not start where the one before ended.
     """
     result = dict.fromkeys(sorted(state.weights), Fraction(0))
-    for before, after in zip(tables, tables[1:], strict=False):
+    for before, after in pairwise(tables):
         if before.utilities[-1] != after.utilities[0]:
             raise PeerError(
                 f"The value tables of rounds {before.round} and {after.round} do not join.",

@@ -70,7 +70,7 @@ def parse_canonical(data: bytes, *, max_bytes: int = SIZE_MAX_BYTES) -> Any:
 
 
 def tagged_hash(tag: str, *parts: bytes) -> bytes:
-    """SHA-256 with domain separation, 32 bytes: ``accord/TAG``, a zero byte, then each part behind its 8-byte length."""
+    """SHA-256 with domain separation, 32 bytes: ``accord/TAG``, zero byte, each part behind its 8-byte length."""
     digest = hashlib.sha256(b"accord/" + tag.encode("ascii") + b"\0")
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))

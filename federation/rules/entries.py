@@ -1,8 +1,8 @@
 """The entries of a study's log: what the coordinator may append, and in which form.
 
-An entry is a signed envelope; its bytes are the leaf of the coordinator's Merkle log. Documents that institutions signed
-stand inside as they were received (the text of their envelope), so that whoever holds the log holds the evidence.
-Entry id = H(study, term, kind, round, party, command): a retry of the same command is the same entry.
+An entry is a signed envelope; its bytes are the leaf of the coordinator's Merkle log. Documents that institutions
+signed stand inside as they were received (the text of their envelope), so that whoever holds the log holds the
+evidence. Entry id = H(study, term, kind, round, party, command): a retry of the same command is the same entry.
 """
 
 from datetime import datetime

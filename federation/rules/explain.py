@@ -15,27 +15,37 @@ def explain(plan: StudyPlan) -> str:
         else "The owner of the source must have signed one licence that covers this purpose."
     )
     credits_ = plan.reward.pool_microcredits / 1_000_000
-    return "\n\n".join(
-        [
-            f"{plan.title}\nStudy {plan.study_id}, paid by {plan.sponsor}.",
-            f"What for. {plan.purpose.statement} (purpose {plan.purpose.duo}{disease})",
-            f"Whose data. {whose} It is asked anew in every round. A round needs about "
-            f"{plan.cohort.minimum} people or more at your institution (judged on a noisy count).",
-            f"Which data. {_columns(plan)} The rows stay where they are; only a noised update of the model leaves.",
-            f"Privacy. For one person, the whole study reveals at most epsilon {plain_decimal(privacy.epsilon)} at delta "
-            f"{plain_decimal(privacy.delta)}. Noise of {noise} times one person's largest influence is added before "
-            "anything leaves. Your node refuses what its lifetime budget does not allow. Your own noise is your people's "
-            "only protection: every peer sees each site's update. Facts about your site as a whole (prevalence, case "
-            "mix) are not protected by this.",
+    share = plain_decimal(plan.reward.minimum_share * 100)
+    paragraphs = [
+        f"{plan.title}\nStudy {plan.study_id}, paid by {plan.sponsor}.",
+        f"What for. {plan.purpose.statement} (purpose {plan.purpose.duo}{disease})",
+        (
+            f"Whose data. {whose} It is asked anew in every round. A round needs about {plan.cohort.minimum} "
+            "people or more at your institution (judged on a noisy count)."
+        ),
+        (f"Which data. {_columns(plan)} The rows stay where they are; only a noised update of the model leaves."),
+        (
+            f"Privacy. For one person, the whole study reveals at most epsilon {plain_decimal(privacy.epsilon)} "
+            f"at delta {plain_decimal(privacy.delta)}. Noise of {noise} times one person's largest influence is "
+            "added before anything leaves. Your node refuses what its lifetime budget does not allow. Your own "
+            "noise is your people's only protection: every peer sees each site's update. Facts about your site "
+            "as a whole (prevalence, case mix) are not protected by this."
+        ),
+        (
             f"How long. {rounds.count} rounds of at most {rounds.deadline_s} s each way; {rounds.participants} "
-            f"institutions, at least {rounds.quorum} of them in a round that counts.",
-            f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the model on "
-            f"the sponsor's validation set (Shapley values); a share below {plain_decimal(plan.reward.minimum_share * 100)} % "
-            "is burned, like all that is not paid.",
-            "What you sign. This plan and no other, under your institution's key. You can revoke at any time; from the "
-            "next round on you take no part, and what you earned stays yours.",
-        ]
-    )
+            f"institutions, at least {rounds.quorum} of them in a round that counts."
+        ),
+        (
+            f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
+            f"model on the sponsor's validation set (Shapley values). A share below {share} % of them is "
+            "burned, like all that is not paid."
+        ),
+        (
+            "What you sign. This plan and no other, under your institution's key. You can revoke at any time; "
+            "from the next round on you take no part, and what you earned stays yours."
+        ),
+    ]
+    return "\n\n".join(paragraphs)
 
 
 def _columns(plan: StudyPlan) -> str:
@@ -45,6 +55,7 @@ def _columns(plan: StudyPlan) -> str:
         if isinstance(column, CategoryColumn):
             parts.append(f"{column.name} ({' / '.join(column.categories)}{gaps})")
         else:
+            unit = "" if column.unit == "1" else f" {column.unit}"
             low, high = plain_decimal(column.low), plain_decimal(column.high)
-            parts.append(f"{column.name} ({low} to {high} {column.unit}{gaps})")
+            parts.append(f"{column.name} ({low} to {high}{unit}{gaps})")
     return f"{len(parts)} columns: {'; '.join(parts)}; and the label {plan.schema_contract.label.name}."

@@ -1,8 +1,8 @@
 """The study as a fold over its log: every rule about what may follow what.
 
-``apply(state, entry)`` returns the next state or raises :class:`PeerError` and leaves the state as it was. The coordinator
-restarts with it, every node checks with it before it cosigns, and ``accord log verify`` replays with it offline: one set
-of rules for all three. What needs the blobs (aggregates, value tables) is in ``audit``.
+``apply(state, entry)`` returns the next state or raises :class:`PeerError` and leaves the state as it was. The
+coordinator restarts with it, every node checks with it before it cosigns, and ``accord log verify`` replays with it
+offline: one set of rules for all three. What needs the blobs (aggregates, value tables) is in ``audit``.
 """
 
 from collections.abc import Callable, Iterable, Mapping

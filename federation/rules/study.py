@@ -33,8 +33,10 @@ PLAN_BYTES_MAX: Final = 256 * 1024
 
 def plain_decimal(value: Decimal) -> str:
     """A decimal as the shortest plain string ("0.00001", "3"), one text for one number."""
-    text = format(value.normalize(), "f")
-    return "0" if text in {"-0", "0"} else text
+    text = format(value, "f")  # exact, where normalize() would round to 28 digits
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 def _decimal(value: Any) -> Any:
@@ -232,8 +234,8 @@ class Reward(Wire):
 class Validation(Wire):
     """The sponsor's validation set: drawn by ``rule``, committed by hash before the study opens.
 
-    ``commitment`` = tagged_hash("validation", salt, file bytes) in hex. ``disclosure``: who sees the rows after the last
-    round (``public`` exports them with the study; ``sealed`` keeps them with the sponsor).
+    ``commitment`` = tagged_hash("validation", salt, file bytes) in hex. ``disclosure``: who sees the rows after the
+    last round (``public`` exports them with the study; ``sealed`` keeps them with the sponsor).
     """
 
     rule: Text
@@ -242,7 +244,7 @@ class Validation(Wire):
 
 
 class ConsentTerms(Wire):
-    """Which consent mechanism binds: ``consent`` of each subject, or one ``licence`` of the owner for a whole source."""
+    """Which mechanism binds: ``consent`` of each subject, or one ``licence`` of the owner for a whole source."""
 
     kind: Literal["consent", "licence"] = "consent"
 
@@ -351,10 +353,7 @@ def open_plan(data: bytes, *, signer: PublicKey | None = None) -> tuple[StudyPla
         PeerError: the signature or the plan is not valid.
     """
     envelope = open_envelope(data, payload_type=PLAN_TYPE, signer=signer, max_bytes=2 * PLAN_BYTES_MAX)
-    plan = read(StudyPlan, envelope.payload, max_bytes=PLAN_BYTES_MAX)
-    if plan.to_payload() != envelope.payload:
-        raise PeerError("The plan's bytes are ambiguous.", remedy="Ask the coordinator to publish it again.")
-    return plan, envelope
+    return read(StudyPlan, envelope.payload, max_bytes=PLAN_BYTES_MAX), envelope
 
 
 def open_agreement(data: bytes, *, signer: PublicKey | None = None) -> tuple[Agreement, Envelope]:
@@ -371,15 +370,17 @@ def read(kind: type[W], payload: bytes, *, max_bytes: int = PLAN_BYTES_MAX) -> W
     """Parse the payload of a verified envelope.
 
     Raises:
-        PeerError: it is not canonical JSON, or not a valid document of this kind.
+        PeerError: it is not canonical JSON, not a valid document of this kind, or spells one in another way than
+            :meth:`Wire.to_payload` does (a number as a text, a field that is null): one document has one hash.
     """
-    document = parse_canonical(payload, max_bytes=max_bytes)
+    remedy = "Both sides need the same version of Accord."
     try:
-        return kind.model_validate(document)
+        document = kind.model_validate(parse_canonical(payload, max_bytes=max_bytes))
     except ValidationError as error:
-        raise PeerError(
-            f"A {kind.__name__} is refused: {describe(error)}.", remedy="Both sides need the same version of Accord."
-        ) from error
+        raise PeerError(f"A {kind.__name__} is refused: {describe(error)}.", remedy=remedy) from error
+    if document.to_payload() != payload:
+        raise PeerError(f"A {kind.__name__} is refused: its bytes are ambiguous.", remedy=remedy)
+    return document
 
 
 def describe(error: ValidationError) -> str:

@@ -3,6 +3,7 @@
 import base64
 import json
 
+import base58
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,8 +100,18 @@ def test_the_encoding_is_canonical() -> None:
 
 
 def test_a_weak_signer_is_refused() -> None:
-    identity = "did:key:z6MkeTG3bFFSLYVU7VqhgZxqr6YzpaGrQtFMh1uvqGy1vDnP"
-    refused(with_field("signer", identity))
+    identity = bytes([1]) + bytes(31)
+    refused(
+        canonical_bytes(
+            {
+                "payload": base64.b64encode(PAYLOAD).decode(),
+                "payloadType": TYPE,
+                "signature": base64.b64encode(identity + bytes(32)).decode(),
+                "signer": "did:key:z" + base58.b58encode(b"\xed\x01" + identity).decode(),
+            }
+        ),
+        "",
+    )
 
 
 def test_the_size_is_bounded() -> None:
