@@ -50,6 +50,7 @@ REFUSALS: Final[Mapping[str, str]] = {
     "not-ready": "this institution's data set cannot be used as it is; its operators know why",
     "revoked": "this institution has revoked its agreement",
     "unsafe": "the training engine refused for privacy",
+    "wrong-round": "the plan has no such round",
     "wrong-code": "this institution runs code that the plan does not approve",
     "wrong-base": "this institution made an update for this round on another model",
 }
@@ -140,7 +141,7 @@ class Contribution:
         try:
             stored = self._stored(task.round_number)
             if stored is None:
-                self._check_agreed()
+                self._check_agreed(task.round_number)
                 return Answer("commitment", self._train(task))
             if stored.base_sha256 != task.base_model:
                 raise _DeclinedError("wrong-base", "the coordinator names another base model", remembered=False)
@@ -192,7 +193,10 @@ class Contribution:
         logger.info("round %d: update committed", number)
         return commitment
 
-    def _check_agreed(self) -> None:
+    def _check_agreed(self, number: int) -> None:
+        """Refuse, before anything is charged, what the agreement does not cover."""
+        if not 1 <= number <= self._plan.rounds.count:
+            raise _DeclinedError("wrong-round", f"the plan has {self._plan.rounds.count} rounds", remembered=False)
         if not self._agreed():
             raise _DeclinedError("revoked", "the agreement was revoked here")
         if code_hash() not in self._plan.code_approved:

@@ -35,8 +35,10 @@ from federation.errors import AccordError, OperatorError, UnavailableError
 from federation.identity import create_key, load_key
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
+from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX
+from federation.rules.fixedpoint import packed_size
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
@@ -327,7 +329,7 @@ class Node:
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
-            max_bytes=CHUNK_BYTES_MAX,
+            max_bytes=max(CHUNK_BYTES_MAX, packed_size(parameter_count(self._plan))),
         )
 
     def _finished(self) -> bool:

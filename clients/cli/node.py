@@ -69,6 +69,7 @@ def join(
     invited = parse_invitation(invitation)
     with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == invited.coordinator) as host:
         plan, envelope = join_study(host, invited)
+    opened.blobs.put(envelope)  # the log's first entry names it: with it the replica can be read by itself
     with write(opened.engine) as session:
         session.merge(membership_of(invited, envelope, now=system_clock()))
     emit(
@@ -137,16 +138,17 @@ def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
     """A node's status from its folder, with what the running process adds."""
     membership = opened.membership(study)
     plan, _ = open_plan(membership.plan)
-    live = last_status(opened.files) if is_running(opened.files) else {}
-    if live.get("study") != membership.study:
-        live = {}
+    alive = is_running(opened.files)
+    live = last_status(opened.files) if alive else {}
+    if live.get("study", membership.study) != membership.study:
+        alive, live = False, {}  # it runs another study
     data: dict[str, Any] = {
         "did": opened.key.public.did,
         "peer_id": opened.key.public.peer_id,
         "study": membership.study,
         "site": membership.site,
         "title": plan.title,
-        "running": bool(live),
+        "running": alive,
         "connected": live.get("connected", False),
         "agreement": live.get("agreement", membership.status),
         "round": live.get("round"),

@@ -248,6 +248,8 @@ def value_waterfall(sites: Sequence[Site], v_empty: float, v_all: float) -> Draw
 
 def _mark_changes(axes: Axes, changes: Mapping[int, str]) -> None:
     for number, words in changes.items():
+        if not axes.get_xlim()[0] < number - 0.5 < axes.get_xlim()[1]:
+            continue
         axes.axvline(number - 0.5, color=BAD, linewidth=1.2, linestyle=(0, (2, 2)))
         left, right = axes.get_xlim()
         late = number - 0.5 - left > (right - left) / 2
@@ -306,8 +308,8 @@ def _inline(svg: str, name: str, description: str) -> Markup:
     """A stand-alone SVG file -> an element of the page: no prologue, no unused ids, the page's colours and font."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)", svg))
-    svg = re.sub(r' id="([\w-]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([\w.-]+)"', lambda found: found[0] if found[1] in used else "", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg)

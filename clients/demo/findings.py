@@ -109,10 +109,11 @@ def comparison_sentences(report: Mapping[str, Any], study: DemoStudy) -> list[st
         network, persistence = forecasts["federated"], forecasts["persistence"]
         ranks = "better" if network["auc"] > persistence["auc"] else "no better"
         exact = "more" if network["log_loss"] < persistence["log_loss"] else "less"
+        ranking = f"AUC {auc_text(network['auc'])} to {auc_text(persistence['auc'])}"
+        chances = f"log loss {network['log_loss']:.3f} to {persistence['log_loss']:.3f}"
         sentences.append(
-            f"Against persistence (what is now will be) the network ranks moments {ranks} (AUC "
-            f"{auc_text(network['auc'])} to {auc_text(persistence['auc'])}), and the chances it states are {exact} exact (log loss "
-            f"{network['log_loss']:.3f} to {persistence['log_loss']:.3f})."
+            f"Against persistence (what is now will be) the network ranks moments {ranks} ({ranking}), and the chances "
+            f"that it states are {exact} exact ({chances})."
         )
     if study.licence and summary["gain_low"] <= 0:
         sentences.append(

@@ -13,7 +13,7 @@ micro-credits; utilities and values are nats as floats):
 - ``rounds[]``: ``round``, ``participants[]``, ``refused[]`` {``name``, ``reason``}, ``aggregate_sha256``,
   ``auc_validation``, ``subjects_used`` {site: n}, ``epsilon_spent`` {site: cumulative};
 - ``sites`` {site: ``rows``, ``consented``, ``refused``, ``expired`` (these three add up to ``rows``), ``withdrawn``,
-  ``epsilon``, ``epsilon_pld`` (optional), ``delta``, ``value``, ``reward_microcredits``, and everything that
+  ``subjects`` (optional, where one subject has several rows), ``epsilon``, ``epsilon_pld`` (optional), ``delta``, ``value``, ``reward_microcredits``, and everything that
   ``comparisons.compare`` gives for a site};
 - ``summary`` and ``baselines``: as ``comparisons.compare`` gives them;
 - ``events[]`` (optional): {``round``: the first it applies to, ``what``: ``withdrawal``, ``site``, ``count``};
@@ -92,6 +92,8 @@ def render(report: Mapping[str, Any]) -> str:
         plan=report["study"],
         headline=result_sentence(report, study),
         sites=sites,
+        unit="rows" if study.licence else study.subjects,
+        subjects=sum(site.figures.get("subjects", site.figures["rows"]) for site in sites),
         people=sum(site.figures["rows"] for site in sites),
         consented=sum(site.figures["consented"] for site in sites),
         worst_epsilon=max(site.figures["epsilon"] for site in sites),

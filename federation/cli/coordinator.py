@@ -95,7 +95,12 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
     history = opened.history(study)
     state = history.state
     invited = Membership(opened.engine, history, b"").invited()
-    live = last_status(opened.files) if is_running(opened.files) else {}
+    alive = is_running(opened.files)
+    live = last_status(opened.files) if alive else {}
+    if live.get("study") not in (None, state.study):
+        alive, live = False, {}  # it runs another study
+    connected = live.get("connected", [])
+    there = [did for did, agreement in state.agreements.items() if agreement.site in connected]
     return {
         "study": state.study,
         "phase": phase(state),
@@ -104,9 +109,9 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "log_size": state.size,
         "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
         "agreements": sorted(agreement.site for agreement in state.agreements.values()),
-        "awaited": awaited(history, invited=invited),
-        "connected": live.get("connected", []) if live.get("study") == state.study else [],
-        "problems": live.get("problems", {}) if live.get("study") == state.study else {},
+        "awaited": awaited(history, invited=invited, connected=there if alive else None),
+        "connected": connected,
+        "problems": live.get("problems", {}),
         "settled": state.settled,
     }
 

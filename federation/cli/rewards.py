@@ -20,7 +20,7 @@ def statement(
     site: Annotated[str, typer.Argument(help="The institution's short name, as reports show it.")],
     folder: Annotated[
         Path,
-        typer.Option("--dir", envvar="ACCORD_DIR", help="A coordinator's folder, or an exported study."),
+        typer.Option("--dir", envvar="ACCORD_DIR", help="A coordinator's or a node's folder, or an exported study."),
     ],
     study: Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest.")] = None,
     as_json: JsonOption = False,

@@ -56,6 +56,7 @@ def running(files: PartyFolder, settings: PartySettings) -> Iterator[RunningPart
                 f"{files.path} is in use: this party is running already.",
                 remedy=f"Stop the process named in {files.run / 'pid'}, or use its `status` command.",
             ) from None
+        (files.run / "status.json").unlink(missing_ok=True)  # the last run's, which may have been killed
         _replace(files.run / "pid", f"{os.getpid()}\n")
         handlers = {
             number: signal.signal(number, lambda *_: party.stop.set()) for number in (signal.SIGTERM, signal.SIGINT)

@@ -126,7 +126,11 @@ class StudyService:
             "rounds": state.plan.rounds.count,
             "log_size": state.size,
             "connected": sorted(names.get(peer.did, peer.did) for peer in connected),
-            "awaited": awaited(self._history, invited=self._parts.membership.invited()),
+            "awaited": awaited(
+                self._history,
+                invited=self._parts.membership.invited(),
+                connected=[peer.did for peer in connected],
+            ),
             "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
             "settled": state.settled,
         }
@@ -193,4 +197,4 @@ class StudyService:
             return False
         missing = awaited_cosignatures(self._history)
         there = {peer.did for peer in self._parts.exchange.connected()}
-        return self._witnessing.final() and not there & set(missing)
+        return self._witnessing.final() and not there & missing

@@ -1,10 +1,17 @@
 """Where a study stands, and who is awaited for what, read off its log."""
 
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from typing import Final
 
-from federation.rules.replay import StudyState
+from federation.rules.checkpoint import finality_quorum
+from federation.rules.instant import format_instant
+from federation.rules.replay import RoundState, StudyState
 
 from .history import StudyHistory
+
+_RUN: Final = "running this study (`accord coordinator run`)"
+_AGREE: Final = "its agreement (`accord agreement sign`, then `accord node run` brings it)"
+_AWAY: Final = "; it is not connected"
 
 
 def phase(state: StudyState) -> str:
@@ -18,41 +25,91 @@ def phase(state: StudyState) -> str:
     return "settling" if state.complete else "between rounds"
 
 
-def awaited(history: StudyHistory, *, invited: dict[str, str | None]) -> list[dict[str, str]]:
-    """Who must do something before the study goes on, and what."""
+def awaited(
+    history: StudyHistory, *, invited: Mapping[str, str | None], connected: Collection[str] | None
+) -> list[dict[str, str]]:
+    """Who must do something before the study goes on, and what.
+
+    Args:
+        history: the study's log.
+        invited: site -> did that joined with the invitation, or None.
+        connected: the parties (did) that are connected now; None while the coordinator does not run.
+    """
     state = history.state
+    if state.settled and _is_final(history):
+        return []
+    if connected is None:
+        return [_item("coordinator", _RUN), *([] if state.weights else _agreements(state, invited))]
+    there = set(connected)
     if not state.weights:
-        missing = state.plan.rounds.participants - len(state.agreements)
-        agreed = {agreement.site for agreement in state.agreements.values()}
-        waiting = [
-            {"site": site, "for": "its agreement" if peer else "joining with its invitation"}
-            for site, peer in sorted(invited.items())
-            if site not in agreed
-        ]
-        if missing > len(waiting):
-            waiting.append({"site": "-", "for": f"{missing - len(waiting)} more invitations to be issued"})
-        return waiting if missing else []
+        return _agreements(state, invited)
     if state.round is not None:
-        current = state.round
-        if current.phase == "open":
-            done = {*current.commitments, *current.refusals}
-            return [
-                {"site": state.site(did), "for": f"its commitment to round {current.number}"}
-                for did in current.participants
-                if did not in done
-            ]
-        decided = {*current.admitted, *current.rejected}
-        return [
-            {"site": state.site(did), "for": f"showing its update of round {current.number}"}
-            for did in sorted(current.commitments)
-            if did not in decided
-        ]
-    if state.complete or state.settled:
-        return [{"site": state.site(did), "for": "its cosignature"} for did in sorted(awaited_cosignatures(history))]
-    return [{"site": state.site(did), "for": "being connected"} for did in state.active]
+        return _answers(state, state.round, there)
+    return _cosignatures(history, there) if state.complete else _connections(state, there)
 
 
-def awaited_cosignatures(history: StudyHistory) -> dict[str, datetime | None]:
-    """Witnesses (did) that have not cosigned the newest checkpoint."""
-    done = {cosignature.witness for cosignature in history.checkpoint().cosignatures}
-    return {witness.did: history.state.last_time for witness in history.state.witnesses if witness not in done}
+def awaited_cosignatures(history: StudyHistory) -> set[str]:
+    """Witnesses (did) that have not cosigned the log as it is now."""
+    state = history.state
+    stored = history.log.checkpoint(state.size)
+    done = {cosignature.witness for cosignature in history.open(stored).cosignatures} if stored else set()
+    return {witness.did for witness in state.witnesses if witness not in done}
+
+
+def _is_final(history: StudyHistory) -> bool:
+    total = len(history.state.witnesses)
+    return total > 0 and total - len(awaited_cosignatures(history)) >= finality_quorum(total)
+
+
+def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[dict[str, str]]:
+    missing = state.plan.rounds.participants - len(state.agreements)
+    if not missing:
+        return []
+    agreed = {agreement.site for agreement in state.agreements.values()}
+    waiting = [
+        _item(site, _AGREE if peer else "joining with its invitation (`accord node join`)")
+        for site, peer in sorted(invited.items())
+        if site not in agreed
+    ]
+    if missing > len(waiting):
+        more = missing - len(waiting)
+        whom = "one more institution" if more == 1 else f"{more} more institutions"
+        waiting.append(_item("coordinator", f"an invitation for {whom} (`accord study invite`)"))
+    return waiting
+
+
+def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[dict[str, str]]:
+    """Who still owes the open round a commitment, or its update; the round closes without them at its deadline."""
+    if current.phase == "open":
+        due = [did for did in current.participants if did not in {*current.commitments, *current.refusals}]
+        what = f"its commitment to round {current.number}, until {format_instant(current.deadline)}"
+    else:
+        due = sorted(did for did in current.commitments if did not in {*current.admitted, *current.rejected})
+        what = f"showing its update of round {current.number}"
+    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in due]
+
+
+def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]]:
+    """Whose cosignature is missing while there is no quorum of them; with one, the study awaits nobody."""
+    if _is_final(history):
+        return []
+    state = history.state
+    missing = awaited_cosignatures(history)
+    there_are, quorum = len(state.witnesses) - len(missing), finality_quorum(len(state.witnesses))
+    what = f"its cosignature ({there_are} of the {quorum} that are needed are there)"
+    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in sorted(missing)]
+
+
+def _connections(state: StudyState, there: set[str]) -> list[dict[str, str]]:
+    """Between rounds: whoever is away is awaited; with a quorum the next round opens without them very soon."""
+    away = [did for did in state.active if did not in there]
+    present, quorum = len(state.active) - len(away), state.plan.rounds.quorum
+    if present < quorum:
+        why = f"connecting: round {len(state.closed) + 1} needs {quorum} institutions, {present} are connected"
+    else:
+        why = f"connecting, or round {len(state.closed) + 1} opens without it in a few seconds"
+    return [_item(state.site(did), why) for did in away]
+
+
+def _item(site: str, what: str) -> dict[str, str]:
+    return {"site": site, "for": what}

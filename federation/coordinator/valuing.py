@@ -62,8 +62,6 @@ class Valuer:
         if before is not None:
             # One model has one utility: floating point may differ in the last bit between two batches.
             utilities[0] = before
-            if not players:
-                utilities[-1] = before
         table = ValueTable(
             study=state.study,
             round=state.round.number,

@@ -5,6 +5,7 @@ not assumed: a witness that was away is brought up to date first.
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 from federation.errors import AccordError, PeerError
 from federation.network.exchange import Exchange
@@ -29,19 +30,24 @@ class Witnessing:
         self.problems: dict[str, str] = {}
 
     def gather(self) -> int:
-        """Ask every connected witness that has not cosigned the newest checkpoint; how many have."""
+        """Ask, all at once, every connected witness that has not cosigned the newest checkpoint; how many have."""
         signed = self._history.checkpoint()
         done = {cosignature.witness for cosignature in signed.cosignatures}
-        for witness in self._history.state.witnesses:
-            if witness in done or witness not in self._exchange.connected():
-                continue
-            try:
-                self._ask(witness, signed.checkpoint.size)
-                self.problems.pop(witness.did, None)
-            except AccordError as error:
-                self.problems[witness.did] = error.message
-                logger.warning("witness %s did not cosign: %s", witness.did, error.message)
+        there = self._exchange.connected()
+        asked = [witness for witness in self._history.state.witnesses if witness in there and witness not in done]
+        if asked:
+            with ThreadPoolExecutor(max_workers=len(asked), thread_name_prefix="witness") as pool:
+                list(pool.map(lambda witness: self._try(witness, signed.checkpoint.size), asked))
         return len(self._history.checkpoint().cosignatures)
+
+    def _try(self, witness: PublicKey, size: int) -> None:
+        """Ask one witness; what goes wrong is kept to be shown, and ends nothing."""
+        try:
+            self._ask(witness, size)
+            self.problems.pop(witness.did, None)
+        except AccordError as error:
+            self.problems[witness.did] = error.message
+            logger.warning("witness %s did not cosign: %s", witness.did, error.message)
 
     def final(self) -> bool:
         """Whether a quorum of the witnesses has cosigned the newest checkpoint."""

@@ -15,9 +15,9 @@ from federation.rules.accounting import round_event
 from federation.rules.aggregation import norm_within
 from federation.rules.canonical import canonical_bytes, sha256_hex
 from federation.rules.checkpoint import Checkpoint, open_checkpoint
-from federation.rules.documents import Update, open_signed
+from federation.rules.documents import CHUNK_BYTES_MAX, Update, open_signed
 from federation.rules.encoding import feature_names
-from federation.rules.fixedpoint import unpack
+from federation.rules.fixedpoint import packed_size, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import verify_consistency
 from federation.rules.study import StudyPlan
@@ -95,6 +95,10 @@ def check_update(
         update, _ = open_signed(Update, data, signer=party)
     except PeerError as error:
         raise AdmissionError("malformed", error.message) from error
+    if update.update_bytes != packed_size(parameter_count(plan)):  # before anybody fetches that much
+        raise AdmissionError("malformed", f"{update.update_bytes} bytes are not this plan's model")
+    if len(update.chunks) != -(-update.update_bytes // CHUNK_BYTES_MAX):
+        raise AdmissionError("malformed", f"{len(update.chunks)} chunks are not the update's")
     if update.study != plan.study_id or update.round != round_number:
         raise AdmissionError("replay", f"it says study {update.study}, round {update.round}")
     if update.commitment(party).commitment != commitment:

@@ -205,7 +205,7 @@ class Study:
     def update(self, number: int, key: PrivateKey) -> Update:
         parameters = len(initial_model(self.plan, self.seed))
         packed = pack(self.rng.integers(-(2**24), 2**24, parameters, dtype=np.int64))
-        chunks = tuple(self.blobs.put(packed[start : start + 20]) for start in range(0, len(packed), 20))
+        chunks = (self.blobs.put(packed),)
         consent = sign_checkpoint(Checkpoint(consent_origin(key.public), 0, EMPTY_ROOT), key)
         return Update(
             study=self.plan.study_id,

@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
+from clients.demo.report import render
+
 HERE = Path(__file__).resolve().parent
 
 
 @pytest.fixture(params=["heart", "weather"])
 def report(request: pytest.FixtureRequest) -> dict[str, Any]:
     return read_example(request.param)
+
+
+@pytest.fixture(scope="session", params=["heart", "weather"])
+def page_text(request: pytest.FixtureRequest) -> str:
+    """The page of an example, rendered once for all tests that only read it."""
+    return render(read_example(request.param))
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ studies = pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 
 
 def subjects(split: Split, study: DemoStudy, part: str, site: str) -> set[str]:
-    return {row[study.plan().schema_contract.subject] for row in getattr(split, part)[site]}
+    column = study.plan().schema_contract.subject
+    return {row[column] for row in getattr(split, part)[site]}
 
 
 @studies

@@ -42,7 +42,11 @@ def by_the_letter(value: Any) -> str:
         return "{" + ",".join(f"{by_the_letter(key)}:{by_the_letter(value[key])}" for key in keys) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(by_the_letter, value)) + "]"
-    return {None: "null", True: "true", False: "false"}[value] if value is None or value is True or value is False else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}[value]
+        if value is None or value is True or value is False
+        else str(value)
+    )
 
 
 @given(documents)

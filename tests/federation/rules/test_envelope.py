@@ -76,7 +76,9 @@ def test_another_payload_is_refused() -> None:
     refused(with_field("payload", base64.b64encode(b'{"a":2}').decode()), "signature does not match")
 
 
-@pytest.mark.parametrize("payload", ["eyJhIjoxfR==", "eyJh IjoxfQ==", "eyJhIjoxfQ=", "eyJhIjoxfQ", "*", "eyJhIjoxfQ==\n"])
+@pytest.mark.parametrize(
+    "payload", ["eyJhIjoxfR==", "eyJh IjoxfQ==", "eyJhIjoxfQ=", "eyJhIjoxfQ", "*", "eyJhIjoxfQ==\n"]
+)
 def test_base64_has_one_spelling(payload: str) -> None:
     refused(with_field("payload", payload), "base64")
 

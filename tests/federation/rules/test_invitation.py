@@ -54,7 +54,9 @@ def test_a_part_of_an_invitation_is_refused(cut: int) -> None:
     assert "whole string" in refused.value.remedy
 
 
-@pytest.mark.parametrize("text", ["", "accord1.", "accord2.eyJ", "hello", PREFIX + "e30", PREFIX + "*", PREFIX + "A" * 3000, "é"])
+@pytest.mark.parametrize(
+    "text", ["", "accord1.", "accord2.eyJ", "hello", PREFIX + "e30", PREFIX + "*", PREFIX + "A" * 3000, "é"]
+)
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(OperatorError):
         parse_invitation(text)

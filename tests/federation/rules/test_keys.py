@@ -24,9 +24,9 @@ SMALL_ORDER = [
     "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
 ]
 # A y of p or more (there are 19 of them, with either sign), and x = 0 with the sign bit set.
-NON_CANONICAL = [
-    (y + sign).to_bytes(32, "little").hex() for y in range(FIELD, 2**255) for sign in (0, SIGN)
-] + [(y + SIGN).to_bytes(32, "little").hex() for y in (1, FIELD - 1)]
+NON_CANONICAL = [(y + sign).to_bytes(32, "little").hex() for y in range(FIELD, 2**255) for sign in (0, SIGN)] + [
+    (y + SIGN).to_bytes(32, "little").hex() for y in (1, FIELD - 1)
+]
 seeds = st.binary(min_size=32, max_size=32)
 
 

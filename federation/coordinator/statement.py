@@ -1,0 +1,261 @@
+"""An institution's statement, from any folder that holds the study: a coordinator's, a node's, or an exported one.
+
+The statement is computed anew: the log is replayed, values and payments follow from the opened value tables, and the
+settlement's place in the tree under the newest checkpoint is proved. Nothing is stored, nothing is sent.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Engine
+from sqlmodel import col, select
+
+from federation.errors import OperatorError, UnavailableError
+from federation.export.folding import FoldedLog, Settlement, fold
+from federation.export.layout import CHECKPOINTS, LOG, PLAN, blob_path, checkpoint_path, entry_path, list_export
+from federation.rules import audit
+from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
+from federation.rules.documents import ValueTable
+from federation.rules.entries import ENTRY_BYTES_MAX, ENTRY_TYPE, StudyPublished, open_entry
+from federation.rules.envelope import open_envelope
+from federation.rules.merkle import inclusion_proof, root, verify_inclusion
+from federation.rules.replay import StudyState
+from federation.rules.rewards import pay
+from federation.rules.statements import Statement, statement
+from federation.rules.study import open_plan
+from federation.rules.valuation import shapley
+from federation.settings import PartyFolder, load_settings
+from federation.storage.blobs import FolderBlobStore
+from federation.storage.database import open_database, read
+from federation.storage.log import LOG_TABLES, LogEntry, MerkleLog, SqliteLog
+
+from .folder import open_coordinator
+
+_HASH_SHOWN: Final = 16
+_STUDY_LOG: Final = re.compile(r"[a-z0-9_-]+-[0-9a-f]{12}")  # a study's id; a node's own log of consents has no digits
+_HOW_TO_PROVE: Final = "To prove every figure, and who signed: `accord log verify` on an export, with --key."
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStatement:
+    """A statement as data (``--json``) and as text."""
+
+    data: dict[str, Any]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a folder holds of one study: the signed plan, the entries, the newest note with its size, the blobs."""
+
+    plan: bytes
+    entries: list[bytes]
+    newest: tuple[int, bytes] | None
+    blobs: Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """The settlement's entry in the tree of a signed checkpoint: the path is from its leaf to the root."""
+
+    index: int
+    path: tuple[bytes, ...]
+    signed: SignedCheckpoint
+
+
+def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatement:
+    """What ``site`` earned, why, and where the log proves it.
+
+    Args:
+        folder: a coordinator's folder, a node's folder, or an exported study.
+        site: the institution's short name.
+        study: which study; None takes the only or the newest one.
+
+    Raises:
+        OperatorError: no such folder, study or site, or the study is not settled.
+        PeerError: the log, a table, the payments or the checkpoint do not verify.
+        UnavailableError: a part has not arrived in this folder yet.
+    """
+    source = _open(folder, study)
+    plan, envelope = open_plan(source.plan)
+    folded = fold(plan, source.plan, envelope.signer, source.entries)
+    state, settlement = folded.state, folded.settlement
+    if settlement is None:
+        raise OperatorError(
+            f"{state.study} is not settled: {len(state.closed)} of {plan.rounds.count} rounds are closed"
+            f" as far as {folder} knows.",
+            remedy="Statements exist once the study is settled; `status` says who is awaited.",
+        )
+    proof = _prove(folded, settlement, source.newest)
+    tables = audit.check_settlement(settlement.before, settlement.body, source.blobs)
+    written = _statement(folded.state, tables, site)
+    data = {
+        **written.to_json(),
+        "rounds": _rounds(written, state),
+        "plan_hash": plan.plan_hash,
+        "log": _log_data(folded, settlement, proof),
+    }
+    return StudyStatement(data=data, text=_text(data))
+
+
+def _open(folder: Path, study: str | None) -> _Source:
+    """Find out what kind of folder it is, and read it."""
+    if (folder / PLAN).exists():
+        return _from_export(folder, study)
+    if not PartyFolder(folder).settings.exists():
+        raise OperatorError(
+            f"{folder} is neither a party's folder nor an exported study.",
+            remedy="Give a coordinator's or a node's folder, or what `accord study export` wrote.",
+        )
+    if load_settings(folder).role == "node":
+        return _from_node(folder, study)
+    opened = open_coordinator(folder)
+    plan, envelope = opened.plan(study)
+    log = SqliteLog(opened.engine, plan.study_id)
+    return _from_log(envelope, log, opened.blobs.get)
+
+
+def _from_log(plan: bytes, log: MerkleLog, blobs: Callable[[str], bytes]) -> _Source:
+    return _Source(plan=plan, entries=log.entries(), newest=log.latest_checkpoint(), blobs=blobs)
+
+
+def _from_export(folder: Path, study: str | None) -> _Source:
+    files = list_export(folder)
+    plan = files.read(PLAN)
+    found = open_plan(plan)[0].study_id
+    if study not in (None, found):
+        raise OperatorError(f"{folder} is the study {found}, not {study}.", remedy="Leave out --study.")
+    notes = files.within(CHECKPOINTS)
+    size = len(files.within(LOG))
+    return _Source(
+        plan=plan,
+        entries=[files.read(entry_path(index)) for index in range(size)],
+        newest=(size, files.read(checkpoint_path(size))) if notes else None,
+        blobs=lambda name: files.read(blob_path(name)),
+    )
+
+
+def _from_node(folder: Path, study: str | None) -> _Source:
+    """A node's replica of the log; the plan is the blob that the log's first entry names."""
+    files = PartyFolder(folder)
+    engine = open_database(files.database, *LOG_TABLES)
+    blobs = FolderBlobStore(files.blobs)
+    plans = {name: plan for name, plan in _followed(engine, blobs) if study in (None, name)}
+    if not plans:
+        raise OperatorError(
+            f"The node in {folder} has not seen the log of {study or 'any study'} yet.",
+            remedy="Run it (`accord node run`) until the study is settled, or check --study.",
+        )
+    name, plan = list(plans.items())[-1]
+    return _from_log(plan, SqliteLog(engine, name), blobs.get)
+
+
+def _followed(engine: Engine, blobs: FolderBlobStore) -> list[tuple[str, bytes]]:
+    """(study id, signed plan) of every study log in a node's database, oldest first."""
+    with read(engine) as session:
+        firsts = session.exec(select(LogEntry).where(col(LogEntry.position) == 0)).all()
+    found = []
+    for first in firsts:
+        if _STUDY_LOG.fullmatch(first.log):
+            envelope = open_envelope(first.data, payload_type=ENTRY_TYPE, max_bytes=2 * ENTRY_BYTES_MAX)
+            entry = open_entry(first.data, signer=envelope.signer)
+            if isinstance(entry.body, StudyPublished):
+                found.append((entry.at, first.log, blobs.get(entry.body.plan)))
+    return [(log, plan) for _, log, plan in sorted(found)]
+
+
+def _prove(folded: FoldedLog, settlement: Settlement, newest: tuple[int, bytes] | None) -> _Proof:
+    """The settlement's inclusion under the newest checkpoint, verified."""
+    state = folded.state
+    if newest is None or newest[0] <= settlement.index:
+        raise UnavailableError(
+            "No signed checkpoint covers the settlement here yet.",
+            remedy="Let coordinator and node run together for a moment, then ask again.",
+        )
+    size, note = newest
+    witnesses = {*folded.witnesses[size], *folded.witnesses[-1]}
+    signed = open_checkpoint(note, origin=state.plan.origin, signer=state.coordinator, witnesses=witnesses)
+    leaves = folded.leaves[:size]
+    path = inclusion_proof(leaves, settlement.index)
+    verify_inclusion(
+        leaf=leaves[settlement.index], index=settlement.index, size=size, proof=path, root=signed.checkpoint.root
+    )
+    return _Proof(index=settlement.index, path=path, signed=signed)
+
+
+def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -> Statement:
+    values: dict[int, dict[str, Fraction]] = {}
+    for number, table in tables.items():
+        worth = zip(table.players, shapley(table.utilities), strict=True)
+        values[number] = {state.site(did): value / audit.UTILITY_UNIT for did, value in worth}
+    totals = {state.site(did): value for did, value in audit.values(state, list(tables.values())).items()}
+    reward = state.plan.reward
+    return statement(
+        study=state.study,
+        site=site,
+        account=f"institution:{site}",
+        round_values=values,
+        payments=pay(totals, reward.pool_microcredits, reward.minimum_share),
+        minimum_share=reward.minimum_share,
+    )
+
+
+def _rounds(written: Statement, state: StudyState) -> list[dict[str, Any]]:
+    """The statement's rounds, each with the reason where nothing of the site is in the model."""
+    did = next(did for did in state.weights if state.site(did) == written.site)
+    reasons = {done.number: done.refused.get(did, "") for done in state.closed}
+    rows: list[dict[str, Any]] = written.to_json()["rounds"]
+    return [row | {"reason": "" if row["admitted"] else reasons[row["round"]] or "took no part"} for row in rows]
+
+
+def _log_data(folded: FoldedLog, settlement: Settlement, proof: _Proof) -> dict[str, Any]:
+    entry, head = folded.entries[proof.index], proof.signed.checkpoint
+    witnesses = len(folded.witnesses[-1])
+    return {
+        "key": folded.state.coordinator.did,
+        "origin": head.origin,
+        "entry_index": settlement.index,
+        "entry_id": entry.id,
+        "entry_time": entry.time,
+        "leaf_hash": folded.leaves[proof.index].hex(),
+        "inclusion_proof": [item.hex() for item in proof.path],
+        "size": head.size,
+        "root": head.root.hex(),
+        "checkpoint": proof.signed.to_bytes().decode("utf-8"),
+        "cosignatures": len(proof.signed.cosignatures),
+        "witnesses": witnesses,
+        "quorum": finality_quorum(witnesses),
+    }
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    log = data["log"]
+    rounds = [
+        f"  round {row['round']:<4} " + (f"{row['value']:+.6f}" if row["admitted"] else f"nothing ({row['reason']})")
+        for row in data["rounds"]
+    ]
+    credits_ = data["reward_microcredits"] / 1_000_000
+    cosigned = f"cosigned by {log['cosignatures']} of {log['witnesses']} institutions in this copy"
+    return "\n".join(
+        [
+            f"Statement for {data['site']} in {data['study']}",
+            "",
+            data["sentence"],
+            "",
+            "Value by round (nats of log loss on the sponsor's validation set; more is better):",
+            *rounds,
+            f"  study      {data['value']:+.6f}   {data['share']:.2%} of all improvements",
+            f"  reward     {credits_:,.6f} credits, on the account {data['account']}",
+            "",
+            f"Where it stands: entry {log['entry_index']} of the log {log['origin']}, written {log['entry_time']}.",
+            f"  checkpoint  {log['size']} entries, root {log['root'][:_HASH_SHOWN]}..., {cosigned}",
+            f"  inclusion   proved by {len(log['inclusion_proof'])} hashes (all of them with --json)",
+            f"  signed by   {log['key']}",
+            "",
+            "Values and payments were recomputed from the value tables just now. " + _HOW_TO_PROVE,
+        ]
+    )
