@@ -13,8 +13,8 @@ micro-credits; utilities and values are nats as floats):
 - ``rounds[]``: ``round``, ``participants[]``, ``refused[]`` {``name``, ``reason``}, ``aggregate_sha256``,
   ``auc_validation``, ``subjects_used`` {site: n}, ``epsilon_spent`` {site: cumulative};
 - ``sites`` {site: ``rows``, ``consented``, ``refused``, ``expired`` (these three add up to ``rows``), ``withdrawn``,
-  ``subjects`` (optional, where one subject has several rows), ``epsilon``, ``epsilon_pld`` (optional), ``delta``, ``value``, ``reward_microcredits``, and everything that
-  ``comparisons.compare`` gives for a site};
+  ``subjects`` (optional, where one subject has several rows), ``epsilon``, ``epsilon_pld`` (optional), ``delta``,
+  ``value``, ``reward_microcredits``, and everything that ``comparisons.compare`` gives for a site};
 - ``summary`` and ``baselines``: as ``comparisons.compare`` gives them;
 - ``events[]`` (optional): {``round``: the first it applies to, ``what``: ``withdrawal``, ``site``, ``count``};
 - ``valuation``: ``v_empty``, ``v_all``, ``rounds[]`` {``round``, ``players[]``, ``coalitions`` {bitmask: utility}};

@@ -15,8 +15,8 @@ from typing import Final
 from federation.rules.study import StudyPlan, plan_from_toml
 
 PLACEHOLDER: Final = "0" * 64
-_ORDERS: Final = range(3, 65)
-_EPSILON_OF_PLANS: Final = 3.0
+_ORDERS: Final = range(3, 257)
+_COUNT_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +72,23 @@ class DemoStudy:
     ) -> str:
         """The plan's text with the demo's figures filled in.
 
-        Another ``epsilon`` than the plan's own gets the Renyi order that needs the least noise (the order is fixed when
-        a node creates its budget ledger, so the demo's nodes are created with this plan's), and below the plan's own
-        epsilon a coarser cohort count, which would otherwise eat the budget.
+        With another epsilon or number of rounds the plan gets the Renyi order that needs the least noise (a node's
+        order is fixed when its budget ledger is created, so the demo creates its nodes for this plan), and where the
+        noisy cohort counts would take too much of the budget, coarser ones.
         """
         text = (files("clients.demo") / "plans" / f"{self.name}.toml").read_text(encoding="utf-8")
         text = _set(text, "commitment", f'"{commitment}"')
         text = _set(text, "code_approved", f'["{code_approved}"]')
-        if rounds is not None:
-            text = _set(text, "count", str(rounds))
-        if epsilon is not None and epsilon != _EPSILON_OF_PLANS:
-            plan = plan_from_toml(text, source=f"{self.name}.toml")
-            count_noise = float(plan.privacy.cohort_noise_multiplier) * (2 if epsilon < _EPSILON_OF_PLANS else 1)
-            text = _set(text, "epsilon", f"{epsilon}")
-            text = _set(text, "cohort_noise_multiplier", f"{count_noise:g}")
-            text = _set(text, "order", str(_best_order(plan, epsilon, count_noise)))
-        return text
+        if rounds is None and epsilon is None:
+            return text
+        plan = plan_from_toml(text, source=f"{self.name}.toml")
+        rounds = rounds or plan.rounds.count
+        epsilon = epsilon or float(plan.privacy.epsilon)
+        order, count_noise = _noise_of(plan, epsilon, rounds)
+        text = _set(text, "count", str(rounds))
+        text = _set(text, "epsilon", f"{epsilon:f}")
+        text = _set(text, "order", str(order))
+        return _set(text, "cohort_noise_multiplier", str(count_noise))
 
     def plan(self, *, rounds: int | None = None, epsilon: float | None = None) -> StudyPlan:
         """The plan itself, with placeholders."""
@@ -102,19 +103,21 @@ def _set(text: str, key: str, value: str) -> str:
     return changed
 
 
-def _best_order(plan: StudyPlan, epsilon: float, count_noise: float) -> int:
-    """The Renyi order that leaves most for training.
+def _noise_of(plan: StudyPlan, epsilon: float, rounds: int) -> tuple[int, int]:
+    """The Renyi order that leaves most for training, and the cohort counts' noise multiplier.
 
     A Gaussian of noise multiplier s has a Renyi divergence of a / (2 s^2) at order a; the conversion to (epsilon,
-    delta) is that of Canonne, Kamath and Steinke (2020, proposition 12), which dp_accounting uses.
+    delta) is that of Canonne, Kamath and Steinke (2020, proposition 12), which dp_accounting uses. Counts are at least
+    as coarse as the plan's, and take at most ``_COUNT_SHARE`` of the divergence.
     """
-    rounds, delta = plan.rounds.count, float(plan.privacy.delta)
+    delta = float(plan.privacy.delta)
 
-    def left(order: int) -> float:
-        conversion = math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
-        return (epsilon - conversion) / order - rounds / (2 * count_noise**2)
+    def divergence(order: int) -> float:
+        return epsilon - math.log1p(-1 / order) + (math.log(delta) + math.log(order)) / (order - 1)
 
-    return max(_ORDERS, key=left)
+    order = max(_ORDERS, key=lambda candidate: divergence(candidate) / candidate)
+    least = math.sqrt(rounds * order / (2 * _COUNT_SHARE * divergence(order)))
+    return order, max(int(plan.privacy.cohort_noise_multiplier), math.ceil(least))
 
 
 HEART: Final = DemoStudy(

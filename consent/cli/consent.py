@@ -192,7 +192,10 @@ def verify(
             f"The records of {ref!r} are not one whole chain: {fault.text}.",
             remedy="Restore the database from your backup; until then nothing of theirs is used.",
         )
-    lines = [f"{len(records)} valid records.", *(f"  {record.seq}. {_sentence(record)}" for record in records)]
+    lines = [
+        f"{len(records)} valid record{'' if len(records) == 1 else 's'}.",
+        *(f"  {record.seq}. {_sentence(record)}" for record in records),
+    ]
     data: dict[str, Any] = {"valid": True, "records": [_record(record) for record in records]}
     decision = None if plan is None else _decide(registry, key, _plan(plan), ref)
     if decision is not None:

@@ -122,9 +122,9 @@ def status_text(data: dict[str, Any]) -> str:
     if data.get("rounds"):
         lines.append(f"rounds     {data['round']} of {data['rounds']}")
         lines.append(f"connected  {', '.join(data['connected']) or 'nobody'}")
-    lines += [f"awaited    {item['site']}: {item['for']}" for item in data.get("awaited", [])]
+        lines += [f"awaited    {item['site']}: {item['for']}" for item in data["awaited"]] or ["awaited    nobody"]
     lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]
-    lines.append(f"running    {'yes' if data['running'] else 'no (start it with `accord coordinator run`)'}")
+    lines.append(f"running    {'yes' if data['running'] else 'no'}")
     return "\n".join(lines)
 
 

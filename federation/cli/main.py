@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import click
 import typer
+from typer.models import ArgumentInfo
 
 from federation.cli.output import fail, group, note
 from federation.errors import AccordError, OperatorError
@@ -183,12 +184,25 @@ def _as_command(name: str, loaded: Any) -> click.Command:
 
 
 def _plain(command: click.Command) -> click.Command:
-    """Give a command and all below it the house's help."""
+    """Give a command and all below it the house's help; lists of commands show a whole sentence of each."""
     command.context_class = PlainContext
+    sentence = (command.help or "").partition("\n\n")[0].replace("\n", " ").partition(". ")[0]
+    command.short_help = sentence.rstrip(".") + "."
+    annotations = getattr(command.callback, "__annotations__", {})
+    for parameter in command.params:
+        if isinstance(parameter, typer.core.TyperArgument) and parameter.help is None:
+            # Typer tells an argument's help before click 8.5 forgets it again: take it from the function once more.
+            told = getattr(annotations.get(parameter.name), "__metadata__", ())
+            parameter.help = next((item.help for item in told if isinstance(item, ArgumentInfo)), None)
+            setattr(command, "format_arguments", _listed_by_typer)  # noqa: B010 -- click has it since 8.5 only
     if isinstance(command, click.Group):
         for child in command.commands.values():
             _plain(child)
     return command
+
+
+def _listed_by_typer(_context: click.Context, _formatter: click.HelpFormatter) -> None:
+    """In place of click's own list of arguments: Typer writes one above the options."""
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:

@@ -97,7 +97,8 @@ def publish_plan(plan_file: PlanArgument, folder: DirOption, as_json: JsonOption
     emit(
         {"study": plan.study_id, "plan_hash": plan.plan_hash, "signer": opened.key.public.did},
         as_json=as_json,
-        text=f"Published {plan.study_id}.\nNext: invite each institution with `accord study invite SITE --dir {folder}`.",
+        text=f"Published {plan.study_id}.\n"
+        f"Next: invite each institution with `accord study invite SITE --dir {folder}`.",
     )
 
 

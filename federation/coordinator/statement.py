@@ -22,7 +22,7 @@ from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_
 from federation.rules.documents import ValueTable
 from federation.rules.entries import ENTRY_BYTES_MAX, ENTRY_TYPE, StudyPublished, open_entry
 from federation.rules.envelope import open_envelope
-from federation.rules.merkle import inclusion_proof, root, verify_inclusion
+from federation.rules.merkle import inclusion_proof, verify_inclusion
 from federation.rules.replay import StudyState
 from federation.rules.rewards import pay
 from federation.rules.statements import Statement, statement
@@ -239,7 +239,11 @@ def _text(data: Mapping[str, Any]) -> str:
         for row in data["rounds"]
     ]
     credits_ = data["reward_microcredits"] / 1_000_000
-    cosigned = f"cosigned by {log['cosignatures']} of {log['witnesses']} institutions in this copy"
+    cosigned = (
+        f"cosigned by {log['cosignatures']} of {log['witnesses']} institutions ({log['quorum']} make it final)"
+        if log["cosignatures"]
+        else "the cosignatures are with the coordinator and in its export"
+    )
     return "\n".join(
         [
             f"Statement for {data['site']} in {data['study']}",

@@ -104,7 +104,7 @@ def statement(
     nats = float(value)
     took_part = (
         f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates changed the model's log loss "
-        f"on the sponsor's validation set by {-nats:+.6f} nats in all (less is better)."
+        f"on the sponsor's validation set by {0.0 - nats:+.6f} nats in all (less is better)."
     )
     reasons: dict[Outcome, str] = {
         "paid": f"That is {float(share):.2%} of all improvements, so it earned {_credits(reward)} of the pool of "

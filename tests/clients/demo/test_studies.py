@@ -46,12 +46,19 @@ def test_demo_stays_within_the_privacy_that_was_promised(study: DemoStudy) -> No
     assert noise >= 2
 
 
-@pytest.mark.parametrize(("asked", "rounds"), [(0.5, 15), (1, 15), (2, 5), (2.5, 15), (3, 3), (8, 15)])
+@pytest.mark.parametrize(
+    ("asked", "rounds"), [(0.1, 15), (0.5, 15), (1, 15), (2, 5), (2.5, 15), (3, 3), (3, 200), (8, 15), (1, 200)]
+)
 def test_another_epsilon_gets_an_order_that_holds_it(asked: float, rounds: int) -> None:
     plan = HEART.plan(epsilon=asked, rounds=rounds)
     assert plan.privacy.epsilon == Decimal(str(asked))
     assert plan.rounds.count == rounds
     assert derive_noise_multiplier(plan) >= 2
+
+
+def test_the_plan_s_own_figures_stay_when_asked_for_by_name() -> None:
+    assert HEART.plan(epsilon=3, rounds=15) == HEART.plan()
+    assert WEATHER.plan(epsilon=3, rounds=15) == WEATHER.plan()
 
 
 def test_placeholders_are_filled_once_and_only_they() -> None:

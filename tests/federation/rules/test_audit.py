@@ -56,7 +56,7 @@ def test_a_false_aggregate_is_caught(play: Play) -> None:
         return changed
 
     study = played(play, aggregate=nudge)
-    with pytest.raises(PeerError, match="Round 1: the logged model .* is not its updates' aggregate") as caught:
+    with pytest.raises(PeerError, match=r"Round 1: the logged model .* is not its updates' aggregate") as caught:
         audit.check_round(study.state.closed[0], study.state, study.blobs.get)
     assert "false aggregate" in caught.value.remedy
 

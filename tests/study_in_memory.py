@@ -1,0 +1,393 @@
+"""A whole study in one process: the real coordinator and nodes on the in-memory network, stores and a noise-free source.
+
+Everything that a deployment runs is here except processes, sockets, disks and noise, so that a study takes a second and
+can be repeated to the byte. Keys, people, rows and the first model follow from fixed seeds.
+
+    with InMemoryStudy(tmp_path, rounds=3) as study:
+        study.run(between=lambda closed: ...)   # called when a round is over and the next is not open yet
+        study.state.closed
+
+Agreements, revocations and consent batches are brought by ``Node.tick``, which the coordinator's loop calls here before
+each of its steps: so a test knows the order of everything but the arrival of answers.
+"""
+
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlmodel import select
+
+from clients.data.check import CheckedData, check_data
+from clients.data.dataset import add_dataset, find_dataset, load_dataset
+from clients.flower.runtime import FlowerRuntime
+from clients.node import Node, NodeParts, join, membership_of
+from clients.privacy.budget import BudgetLedger
+from clients.privacy.noise import NoiseSource, NoNoise
+from clients.storage import RoundUse, StoredUpdate, StudyMembership, memory_node
+from consent.registry import LOG_NAME, Registry
+from consent.registry import TABLES as CONSENT_TABLES
+from consent.rules.record import Action, Terms, build, sign_record
+from federation.coordinator.history import StudyHistory
+from federation.coordinator.membership import Membership, invite
+from federation.coordinator.service import StudyParts, StudyService
+from federation.coordinator.tables import IssuedInvitation, PublishedPlan, ValidationSet
+from federation.network.memory import Courier, MemoryNetwork
+from federation.rules.canonical import sha256_hex
+from federation.rules.documents import Revocation, ValueTable
+from federation.rules.entries import Entry, open_entry
+from federation.rules.instant import format_instant
+from federation.rules.keys import PrivateKey
+from federation.rules.replay import StudyState
+from federation.rules.study import Agreement, StudyPlan
+from federation.rules.validation import read_validation, validation_commitment
+from federation.storage.blobs import BlobStore, MemoryBlobStore
+from federation.storage.code import code_hash
+from federation.storage.database import memory_database, read, write
+from federation.storage.log import LOG_TABLES, MemoryLog, MerkleLog, SqliteLog
+
+SITES = ("ash", "birch", "cedar", "dogwood")
+PEOPLE = 20
+TIMEOUT_S = 60.0
+SALT = bytes(range(32))
+Between = Callable[[int], None]
+
+
+def small_plan(*, validation: bytes, sites: int, **changes: Any) -> StudyPlan:
+    """A plan with two numbers (one with gaps) and a label; ``section={...}`` changes its fields."""
+    document: dict[str, Any] = {
+        "name": "small",
+        "title": "A small study",
+        "sponsor": "sponsor",
+        "origin": "accord.test/small",
+        "purpose": {"duo": "DUO:0000006", "statement": "Testing."},
+        "schema": {
+            "subject": "person",
+            "columns": [
+                {"type": "number", "name": "age", "unit": "a", "low": "0", "high": "100"},
+                {"type": "number", "name": "pressure", "low": "50", "high": "250", "missing": True},
+            ],
+            "label": {"name": "ill", "negative": "no", "positive": "yes"},
+        },
+        "model": {"family": "logistic"},
+        "privacy": {"unit": "subject", "epsilon": "3", "delta": "1e-5", "clip": "1"},
+        "training": {"learning_rate": "0.5"},
+        "rounds": {"count": 3, "participants": sites, "quorum": 2, "deadline_s": 30},
+        "cohort": {"minimum": 5},
+        "aggregation": {"rule": "weighted-mean", "norm_bound": "10"},
+        "valuation": {"method": "shapley", "utility": "negative-log-loss"},
+        "reward": {"pool_microcredits": 1_000_003},
+        "validation": {"rule": "made for tests", "commitment": validation_commitment(SALT, validation)},
+        "code_approved": [code_hash()],
+    }
+    for section, fields in changes.items():
+        document[section] = {**document[section], **fields}
+    return StudyPlan.model_validate(document)
+
+
+def table(name: str, people: int) -> bytes:
+    """``people`` made-up rows as CSV; the older and the higher the pressure, the likelier ill. Follows from ``name``."""
+    rng = random.Random(name)
+    lines = ["person,age,pressure,ill"]
+    for number in range(people):
+        age, pressure = rng.randint(20, 90), rng.randint(90, 200)
+        ill = rng.random() < (age - 20) / 100 + (pressure - 90) / 250
+        gap = rng.random() < 0.1
+        lines.append(f"p{number:02},{age},{'' if gap else pressure},{'yes' if ill else 'no'}")
+    return ("\n".join(lines) + "\n").encode("utf-8")
+
+
+def key_of(name: str) -> PrivateKey:
+    """A party's or a person's key, which follows from the name."""
+    return PrivateKey(hashlib.sha256(name.encode("utf-8")).digest())
+
+
+@dataclass
+class Clock:
+    """The machine's clock, which a test can put forward."""
+
+    ahead: timedelta = field(default_factory=timedelta)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def forward(self, **amount: float) -> None:
+        """``forward(hours=2)``."""
+        self.ahead += timedelta(**amount)
+
+
+class Institution:
+    """One node with its data, people and consents; ``start`` and ``stop`` as often as a test likes."""
+
+    def __init__(self, study: "InMemoryStudy", site: str, people: int, noise: NoiseSource) -> None:
+        self.study, self.site, self.people = study, site, people
+        self.key = key_of(f"institution {site}")
+        self.did = self.key.public.did
+        self.noise = noise
+        self.engine = memory_node(*dict.fromkeys((*LOG_TABLES, *CONSENT_TABLES)))
+        self.blobs = MemoryBlobStore()
+        self.refs = tuple(f"p{number:02}" for number in range(people))
+        self.registry = Registry(
+            self.engine,
+            self.key,
+            consent_log=SqliteLog(self.engine, LOG_NAME),
+            clock=study.clock,
+            batch_size=4,
+        )
+        self.budget = BudgetLedger.create(
+            self.engine, epsilon=Decimal(3), delta=Decimal("1e-5"), order=8, clock=study.clock
+        )
+        self.file = study.folder / f"{site}.csv"
+        self.file.write_bytes(table(site, people))
+        add_dataset(self.engine, self.file, subject_column="person", name=None, now=study.clock())
+        self.node: Node | None = None
+        self._runtime: FlowerRuntime | None = None
+        self.exchange = study.network.exchange(self.key)
+
+    # What officers and people do.
+
+    def say(self, action: Action, refs: Iterable[str], *, valid_days: float = 30) -> None:
+        """Each of ``refs`` signs a first or next record."""
+        now, records, heads = self.study.clock(), [], self.registry.heads()
+        for ref in refs:
+            head = heads.get(ref)
+            terms = Terms(
+                purposes=("DUO:0000006",),
+                epsilon_max=Decimal(3),
+                delta_max=Decimal("1e-5"),
+                valid_until=now + timedelta(days=valid_days),
+            )
+            person = key_of(f"person {self.site}/{ref}")
+            document = build(
+                subject=person.public,
+                institution=self.key.public,
+                action=action,
+                seq=1 if head is None else head.seq + 1,
+                prev=None if head is None else head.digest,
+                valid_from=now - timedelta(seconds=1),
+                terms=terms if action is Action.GRANT else None,
+            )
+            records.append((ref, sign_record(document, person, created=now)))
+        self.registry.submit_all(records)
+
+    def join(self, *, nominal_cohort: int | None = None) -> None:
+        """Join with an invitation and sign the agreement."""
+        study = self.study
+        address = study.exchange.addresses()[0]
+        invitation = invite(study.engine, study=study.plan.study_id, site=self.site, address=address)
+        plan, envelope = join(self.exchange, invitation)
+        agreement = Agreement(
+            study=plan.study_id,
+            plan_hash=plan.plan_hash,
+            site=self.site,
+            nominal_cohort=nominal_cohort or self.people,
+            signed_at=format_instant(study.clock()),
+        )
+        membership = membership_of(invitation, envelope, now=study.clock())
+        membership.agreement = agreement.sign(self.key).to_bytes()
+        with write(self.engine) as session:
+            session.add(membership)
+
+    def revoke(self) -> None:
+        """Sign the revocation; the node stops at once and brings it at its next tick."""
+        plan = self.study.plan
+        revocation = Revocation(
+            study=plan.study_id,
+            plan_hash=plan.plan_hash,
+            site=self.site,
+            signed_at=format_instant(self.study.clock()),
+        )
+        with write(self.engine) as session:
+            membership = session.get_one(StudyMembership, plan.study_id)
+            membership.revocation = revocation.sign(self.key).to_bytes()
+            session.add(membership)
+
+    # The node.
+
+    def start(self) -> None:
+        """Run the node (again), as a new process would, on what its stores hold."""
+        self.stop()
+        self.exchange = self.study.network.exchange(self.key)
+        self.node = Node(self.parts())
+        self._runtime = self.node.serve()
+
+    def stop(self) -> None:
+        """End the node."""
+        if self._runtime is not None:
+            self._runtime.close()
+            self.exchange.close()
+        self.node = self._runtime = None
+
+    def parts(self) -> NodeParts:
+        """What the node runs on."""
+        with read(self.engine) as session:
+            membership = session.get_one(StudyMembership, self.study.plan.study_id)
+        return NodeParts(
+            key=self.key,
+            engine=self.engine,
+            registry=self.registry,
+            replica=SqliteLog(self.engine, self.study.plan.study_id),
+            blobs=self.blobs,
+            exchange=self.exchange,
+            membership=membership,
+            noise=self.noise,
+            clock=self.study.clock,
+            consent_batch_s=0,
+        )
+
+    # What is in its folder afterwards.
+
+    def uses(self) -> dict[int, RoundUse]:
+        """Round -> what the node wrote down about the rows that it used."""
+        with read(self.engine) as session:
+            return {row.round: row for row in session.exec(select(RoundUse))}
+
+    def used(self, number: int) -> tuple[str, ...]:
+        """Whose rows a round was permitted to use, as the node wrote it down."""
+        return tuple(json.loads(self.uses()[number].subjects))
+
+    def stored(self) -> dict[int, StoredUpdate]:
+        """Round -> the update that the node stored."""
+        with read(self.engine) as session:
+            return {row.round: row for row in session.exec(select(StoredUpdate))}
+
+    def data(self) -> CheckedData:
+        """The institution's file, read and checked anew."""
+        entry = find_dataset(self.engine)
+        return check_data(load_dataset(entry), self.study.plan.schema_contract, subject_column="person")
+
+
+class InMemoryStudy:
+    """The coordinator, its stores, the network and the institutions (everybody consents unless ``consents=False``)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sites: int = 3,
+        people: dict[str, int] | None = None,
+        seed: int = 7,
+        courier: Courier | None = None,
+        consents: bool = True,
+        log: MerkleLog | None = None,
+        blobs: BlobStore | None = None,
+        sealed: BlobStore | None = None,
+        noise: NoiseSource | None = None,
+        **plan: Any,
+    ) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.seed = seed
+        self.key = key_of("coordinator")
+        self.network = MemoryNetwork(courier)
+        self.validation = table("validation", 40)
+        self.plan = small_plan(validation=self.validation, sites=sites, **plan)
+        self.envelope = self.plan.sign(self.key).to_bytes()
+        self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
+        self.log = log or MemoryLog(self.plan.study_id)
+        self.blobs = blobs or MemoryBlobStore()
+        self.sealed = sealed or MemoryBlobStore()
+        self.blobs.put(self.envelope)
+        self.problems: list[str] = []
+        self.restart()
+        self.institutions = {
+            site: Institution(self, site, (people or {}).get(site, PEOPLE), noise or NoNoise()) for site in SITES[:sites]
+        }
+        for institution in self.institutions.values():
+            if consents:
+                institution.say(Action.GRANT, institution.refs)
+            institution.join()
+            institution.start()
+
+    def __getitem__(self, site: str) -> Institution:
+        return self.institutions[site]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop.set()
+        for institution in self.institutions.values():
+            institution.stop()
+        self.exchange.close()
+
+    def restart(self) -> None:
+        """Start the coordinator (again), as a new process would, on what its stores hold."""
+        self.stop = threading.Event()
+        self.history = StudyHistory(
+            plan=self.plan, plan_blob=sha256_hex(self.envelope), key=self.key, log=self.log, clock=self.clock
+        )
+        membership = Membership(self.engine, self.history, self.envelope)
+        self.exchange = self.network.exchange(self.key, allowed=membership.allowed)
+        parts = StudyParts(
+            history=self.history,
+            membership=membership,
+            exchange=self.exchange,
+            blobs=self.blobs,
+            sealed=self.sealed,
+            validation=read_validation(self.plan, self.validation),
+            seed=self.seed,
+            stop=self.stop,
+        )
+        self.service = StudyService(parts, on_progress=self._step)
+        self.service.serve()
+
+    def run(self, *, between: Between = lambda _closed: None) -> StudyState:
+        """Run the coordinator until the study is settled (or somebody sets ``stop``).
+
+        Args:
+            between: called in the coordinator's own thread when a round is closed and the next is not open, with the
+                number of closed rounds (0: the study has just started); once for each number.
+        """
+        self._between, self._seen = between, -1
+        guard = threading.Timer(TIMEOUT_S, self._give_up)
+        guard.start()
+        try:
+            self.service.run(until_settled=True)
+        finally:
+            guard.cancel()
+        assert not self.problems, self.problems
+        return self.state
+
+    @property
+    def state(self) -> StudyState:
+        """What the log says."""
+        return self.history.state
+
+    def models(self) -> list[bytes]:
+        """The model after every round: its packed bytes."""
+        return [self.blobs.get(done.model) for done in self.state.closed]
+
+    def tables(self) -> list[ValueTable]:
+        """The value tables of the closed rounds, opened or not."""
+        return [ValueTable.model_validate_json(self.sealed.get(done.value_table)) for done in self.state.closed]
+
+    def kinds(self) -> list[str]:
+        """The kinds of the log's entries, in order."""
+        return [entry.body.kind for entry in self.entries()]
+
+    def entries(self) -> list[Entry]:
+        """The log's entries, opened."""
+        return [open_entry(data, signer=self.key.public) for data in self.log.entries()]
+
+    def _step(self, _status: dict[str, Any]) -> None:
+        for institution in self.institutions.values():
+            if institution.node is not None:
+                institution.node.tick()
+        state = self.state
+        if state.weights and state.round is None and not state.settled and len(state.closed) > self._seen:
+            self._seen = len(state.closed)
+            self._between(self._seen)
+
+    def _give_up(self) -> None:
+        self.problems.append(f"not settled after {TIMEOUT_S} s: {self.service.status()}")
+        self.stop.set()
