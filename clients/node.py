@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
+_REFUSED_AGAIN_S: Final = 10
 OnProgress = Callable[[dict[str, Any]], None]
 
 
@@ -238,6 +239,7 @@ class Node:
         self._delivered = b""
         self._batched_at: datetime | None = None
         self._problem = ""
+        self._refused_at: datetime | None = None
 
     @property
     def witness(self) -> Witness:
@@ -276,9 +278,10 @@ class Node:
         """Do what is due: deliver the agreement or its revocation, append a consent batch."""
         membership = self._membership()
         document = membership.revocation or membership.agreement
-        if document != self._delivered and self._coordinator in self._parts.exchange.connected():
-            self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
         now = self._parts.clock()
+        waiting = self._refused_at is not None and (now - self._refused_at).total_seconds() < _REFUSED_AGAIN_S
+        if document != self._delivered and not waiting and self._coordinator in self._parts.exchange.connected():
+            self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
         due = self._batched_at is None or (now - self._batched_at).total_seconds() >= self._parts.consent_batch_s
         if due:
             self._parts.registry.append_batch(now)
@@ -316,9 +319,9 @@ class Node:
         except AccordError as error:
             if self._problem != error.message:
                 logger.warning("the coordinator does not take a document: %s", error.message)
-            self._problem = error.message
+            self._problem, self._refused_at = error.message, self._parts.clock()
             return
-        self._delivered = document
+        self._delivered, self._refused_at = document, None
         self._problem = ""
 
     def _fetch(self, name: str) -> bytes:

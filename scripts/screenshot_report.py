@@ -12,7 +12,8 @@ from typing import Final
 from playwright.sync_api import sync_playwright
 
 WIDTH: Final = 1100
-HEIGHT: Final = 1500
+HEIGHT: Final = 900
+MARGIN: Final = 24
 QUIET: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -25,7 +26,7 @@ QUIET: Final = (
 
 
 def main() -> None:
-    """Open the page, save its upper part."""
+    """Open the page, save it down to the comparison."""
     parser = argparse.ArgumentParser(description="Take the picture of a report.")
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
@@ -38,7 +39,11 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=program, args=list(QUIET))
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         page.goto(chosen.page.resolve().as_uri())
-        page.screenshot(path=chosen.picture)
+        chart = page.locator("#comparison .chart.wide").first.bounding_box()
+        if chart is None:
+            sys.exit(f"{chosen.page} is not a report: it has no comparison.")
+        height = chart["y"] + chart["height"] + MARGIN
+        page.screenshot(path=chosen.picture, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
         browser.close()
     print(f"{chosen.picture}: {chosen.picture.stat().st_size} bytes")
 

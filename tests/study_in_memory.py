@@ -29,6 +29,7 @@ from clients.data.check import CheckedData, check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
 from clients.flower.runtime import FlowerRuntime
 from clients.node import Node, NodeParts, join, membership_of
+from clients.privacy import dp_training  # noqa: F401 - loaded now, as a first round with a short deadline cannot wait
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, NoNoise
 from clients.storage import RoundUse, StoredUpdate, StudyMembership, memory_node
@@ -54,7 +55,7 @@ from federation.storage.database import memory_database, read, write
 from federation.storage.log import LOG_TABLES, MemoryLog, MerkleLog, SqliteLog
 
 SITES = ("ash", "birch", "cedar", "dogwood")
-PEOPLE = 20
+PEOPLE = 12
 TIMEOUT_S = 60.0
 SALT = bytes(range(32))
 Between = Callable[[int], None]
@@ -88,7 +89,7 @@ def small_plan(*, validation: bytes, sites: int, **changes: Any) -> StudyPlan:
         "code_approved": [code_hash()],
     }
     for section, fields in changes.items():
-        document[section] = {**document[section], **fields}
+        document[section] = {**document[section], **fields} if isinstance(fields, dict) else fields
     return StudyPlan.model_validate(document)
 
 

@@ -32,7 +32,13 @@ def init(
         str, typer.Option("--lifetime-epsilon", help="What one person may lose at this institution, ever (at most 8).")
     ] = "3",
     renyi_order: Annotated[
-        int, typer.Option("--renyi-order", min=2, max=256, help="The order at which the budget is counted.")
+        int,
+        typer.Option(
+            "--renyi-order",
+            min=2,
+            max=256,
+            help="The Renyi order at which the budget is counted; leave it unless you know why.",
+        ),
     ] = 8,
     as_json: JsonOption = False,
 ) -> None:

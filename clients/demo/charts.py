@@ -180,25 +180,20 @@ def used_per_round(sites: Sequence[Site], rounds: Sequence[Mapping[str, Any]], c
 
     def draw(axes: Axes, narrow: bool) -> None:
         numbers = [entry["round"] for entry in rounds]
-        ends: list[tuple[float, Site, str]] = []
-        for place, site in enumerate(sites):
-            values = [entry["subjects_used"].get(site.slug, 0) for entry in rounds]
-            colour = SITE_COLOURS[place]
-            axes.plot(numbers, values, drawstyle="steps-mid", color=colour, linewidth=2.2)
-            axes.plot(numbers, values, "o", color=colour, markersize=3.5)
-            ends.append((values[-1], site, colour))
-        top = max(max(entry["subjects_used"].values(), default=0) for entry in rounds) or 1
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for site in sites:  # equal lines would hide each other: they share one, and one label
+            values = tuple(entry["subjects_used"].get(site.slug, 0) for entry in rounds)
+            groups.setdefault(values, []).append(site.title)
+        top = max(max(values) for values in groups) or 1
         axes.set_ylim(0, top * 1.22)
         axes.set_xlim(numbers[0] - 0.4, numbers[-1] + max(1, len(numbers)) * (0.36 if narrow else 0.2))
-        for y, (value, site, colour) in zip(_apart([end[0] for end in ends], top * 0.09), ends, strict=True):
-            axes.text(
-                numbers[-1] + len(numbers) * 0.025,
-                y,
-                f"{site.title} {value:g}",
-                color=colour,
-                fontsize=9.5,
-                va="center",
-            )
+        places = _apart([values[-1] for values in groups], top * 0.09)
+        for number, (y, (values, titles)) in enumerate(zip(places, groups.items(), strict=True)):
+            colour = SITE_COLOURS[number]
+            axes.plot(numbers, values, drawstyle="steps-mid", color=colour, linewidth=2.2)
+            axes.plot(numbers, values, "o", color=colour, markersize=3.5)
+            label = "\n".join(titles) + f" {values[-1]}"
+            axes.text(numbers[-1] + len(numbers) * 0.025, y, label, color=colour, fontsize=9.5, va="center")
         _mark_changes(axes, changes)
         axes.set_xlabel("round")
         axes.set_ylabel("permitted in the round")

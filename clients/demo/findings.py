@@ -68,8 +68,8 @@ def result_sentence(report: Mapping[str, Any], study: DemoStudy) -> str:
     word = ("a clear gain" if summary["gain"] > 0 else "a clear loss") if clear else "no clear difference"
     return (
         f"With privacy (epsilon {plan['epsilon']:g} per {study.subject}) the {study.institutions} together reach a "
-        f"mean AUC of {auc_text(summary['mean_federated'])}; each alone, without any privacy, "
-        f"{auc_text(summary['mean_alone'])}: {difference} ({interval}), {word}."
+        f"mean AUC of {auc_text(summary['mean_federated'])} (a coin has 0.5, 1 is never wrong); "
+        f"each alone, without any privacy, {auc_text(summary['mean_alone'])}: {difference} ({interval}), {word}."
     )
 
 

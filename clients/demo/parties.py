@@ -6,8 +6,10 @@ process gets a session of its own, so that a Ctrl-C reaches the demo alone and t
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,8 +35,14 @@ def accord(*arguments: str | Path) -> dict[str, Any]:
         PartyFailedError: it ended without an answer.
     """
     line = [sys.executable, "-m", "federation.cli", *map(str, arguments), "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=_COMMAND_S_MAX, check=False)
     shown = " ".join(["accord", *map(str, arguments)])
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=_COMMAND_S_MAX, check=False)
+    except subprocess.TimeoutExpired:
+        raise PartyFailedError(
+            f"`{shown}` did not end within {_COMMAND_S_MAX} s.",
+            remedy="Run the demo again with the same --out to resume.",
+        ) from None
     try:
         answer = json.loads(done.stdout)
     except ValueError:
@@ -85,17 +93,29 @@ class Parties:
     """All processes of one demo."""
 
     running: list[Party] = field(default_factory=list)
+    _stopped: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, role: str, name: str, folder: Path, *arguments: str) -> Party:
-        """Start ``accord ROLE run`` in ``folder``."""
+        """Start ``accord ROLE run`` in ``folder``.
+
+        Raises:
+            PartyFailedError: all have been stopped, and nothing starts any more.
+        """
         line = [sys.executable, "-m", "federation.cli", role, "run", "--dir", str(folder), *arguments]
-        with (folder / "output.txt").open("ab") as output:
+        with self._lock, (folder / "output.txt").open("ab") as output:
+            if self._stopped:
+                raise PartyFailedError(f"The {role} {name} does not start: the demo is stopping.", remedy="Resume it.")
             process = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
-        party = Party(role, name, folder, process)
-        self.running.append(party)
+            party = Party(role, name, folder, process)
+            self.running.append(party)
         return party
+
+    def ended(self) -> Party | None:
+        """A party whose process has ended, whatever its exit code."""
+        return next((party for party in self.running if party.process.poll() is not None), None)
 
     def check(self) -> None:
         """Complain if any process failed.
@@ -125,6 +145,8 @@ class Parties:
 
     def stop(self) -> None:
         """End every process: ask first, then insist."""
+        with self._lock:
+            self._stopped = True
         alive = [party.process for party in self.running if party.process.poll() is None]
         for process in alive:
             process.terminate()
@@ -139,12 +161,21 @@ class Parties:
 
 @contextlib.contextmanager
 def parties() -> Iterator[Parties]:
-    """The demo's processes; none is left behind, however the block ends."""
+    """The demo's processes; none is left behind, however the block ends.
+
+    Call it in the main thread: while the processes are being ended, which takes a bounded time, signals are ignored, so
+    that an impatient second Ctrl-C leaves nothing running either.
+    """
     group = Parties()
     try:
         yield group
     finally:
-        group.stop()
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            group.stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def wait_for(path: Path, party: Party, seconds: float = 60.0) -> str:

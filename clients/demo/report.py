@@ -181,11 +181,20 @@ def _epsilon_curves(report: Mapping[str, Any], sites: Sequence[Site]) -> list[tu
 
 
 def _absences(report: Mapping[str, Any], study: DemoStudy) -> list[dict[str, Any]]:
+    """Who was absent when and why; the same reason in several rounds is told once."""
     titles = {slug: site.title for slug, site in study.sites.items()}
+    rounds: dict[tuple[str, str], list[int]] = {}
+    for entry in report["rounds"]:
+        for refusal in entry["refused"]:
+            key = (titles.get(refusal["name"], refusal["name"]), refusal["reason"])
+            rounds.setdefault(key, []).append(entry["round"])
     return [
-        {"round": entry["round"], "title": titles.get(refusal["name"], refusal["name"]), "reason": refusal["reason"]}
-        for entry in report["rounds"]
-        for refusal in entry["refused"]
+        {
+            "rounds": f"Round{'s' if len(numbers) > 1 else ''} {names_text([str(number) for number in numbers])}",
+            "title": title,
+            "reason": reason,
+        }
+        for (title, reason), numbers in rounds.items()
     ]
 
 

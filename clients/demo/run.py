@@ -6,6 +6,7 @@ The demo acts through public commands only (``parties``); what the report says i
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from clients.demo.parties import Parties, accord, parties, wait_for
+from sqlmodel import select
+
+from clients.demo.parties import Parties, PartyFailedError, accord, parties, wait_for
 from clients.demo.split import Split, draw_consents, draw_withdrawals, split_rows
 from clients.demo.studies import STUDIES, DemoStudy
+from clients.node import open_node_folder
+from clients.storage import StudyMembership
 from federation.coordinator.folder import CoordinatorFolder, open_coordinator
 from federation.errors import OperatorError
 from federation.rules.instant import format_instant
-from federation.rules.replay import StudyState
+from federation.rules.replay import StudyState, replay
+from federation.storage.database import read
 
 WITHDRAWALS: Final = 10
 CONSENT_BATCH_S: Final = 5
@@ -56,6 +62,7 @@ class Journal:
         wanted = {"study": options.study, "rounds": options.rounds, "epsilon": options.epsilon, "seed": options.seed}
         self.seconds: dict[str, float] = {}
         self._done: list[str] = []
+        self._lock = threading.Lock()
         if self._path.exists():
             stored = json.loads(self._path.read_text("utf-8"))
             if stored["options"] != wanted:
@@ -77,10 +84,11 @@ class Journal:
         return step in self._done
 
     def finish(self, step: str, seconds: float) -> None:
-        """Write down that a step is finished."""
-        self._done.append(step)
-        self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
-        self._save()
+        """Write down that a step is finished (several threads may)."""
+        with self._lock:
+            self._done.append(step)
+            self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
+            self._save()
 
     def _save(self) -> None:
         text = json.dumps(
@@ -101,6 +109,8 @@ class Demo:
         self.journal = Journal(folder, options)
         self.pids: dict[str, int] = {}
         self._tell = on_progress
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
         plan = self.study.plan(rounds=options.rounds, epsilon=options.epsilon)
         self.rounds = plan.rounds.count
         self.plan_draft = plan
@@ -145,8 +155,7 @@ class Demo:
             if not self.journal.done("study"):
                 running = stack.enter_context(parties())
                 self._start_coordinator(running)
-                self._step("institutions", "Making the nodes; patients sign their consents", self._make_institutions)
-                self._start_nodes(running)
+                self._start_institutions(running)
                 self._step("study", "Training", lambda: self._follow(running))
         self._step("export", "Exporting the study", self._export)
         self._step("verify", "Verifying the export, offline", self._verify)
@@ -204,38 +213,85 @@ class Demo:
         party = running.start(
             "coordinator", "coordinator", self.coordinator, "--until-settled", "--seed", str(self.options.seed)
         )
-        self.pids["coordinator"] = party.process.pid
+        self._started("coordinator", party.process.pid)
         wait_for(address, party)
 
-    def _make_institutions(self) -> None:
-        """Each site by itself, two at a time."""
+    def _started(self, name: str, pid: int) -> None:
+        """Write down which process a party is."""
+        with self._lock:
+            self.pids[name] = pid
+            (self.folder / "processes.json").write_text(json.dumps(self.pids), "utf-8")
+
+    def _start_institutions(self, running: Parties) -> None:
+        """Each site by itself, two at a time; a node runs as soon as its institution is ready."""
+        self._tell(f"Making the nodes; {self.study.subjects} and officers sign", 0, self.rounds)
+        started = time.monotonic()
         with ThreadPoolExecutor(max_workers=2) as pool:
-            for done in [pool.submit(self._make_institution, site) for site in self.study.sites]:
-                done.result()
+            waiting = [pool.submit(self._start_institution, site, running) for site in self.study.sites]
+            try:
+                for done in waiting:
+                    done.result()
+            except BaseException:
+                self._stopping.set()  # what a command has begun, it finishes; nothing else begins
+                for begun in waiting:
+                    begun.cancel()
+                raise
+        if not self.journal.done("institutions"):
+            self.journal.finish("institutions", time.monotonic() - started)
+
+    def _start_institution(self, site: str, running: Parties) -> None:
+        if not self.journal.done("institutions"):
+            self._make_institution(site)
+        if not self._stopping.is_set():
+            party = running.start(
+                "node", site, self.node(site), "--until-settled", "--consent-batch-s", str(CONSENT_BATCH_S)
+            )
+            self._started(site, party.process.pid)
 
     def _make_institution(self, site: str) -> None:
         folder, schema = self.node(site), self.plan_draft.schema_contract
         data = self.folder / "data" / f"{site}.csv"
         if not (folder / "identity.key").exists():
             privacy = self.plan_draft.privacy
-            accord(
+            self._command(
                 *("node", "init", "--dir", folder, "--name", site),
                 *("--lifetime-epsilon", str(privacy.epsilon), "--renyi-order", str(privacy.order)),
             )
-        if not self.journal.done(f"joined {site}"):
-            accord("node", "join", self._invitation(site), "--dir", folder)
-            self.journal.finish(f"joined {site}", 0.0)
-        accord("data", "add", data, "--dir", folder, "--subject", schema.subject)
-        accord("data", "check", "--dir", folder)
+        if self._membership(site) is None:
+            self._command("node", "join", self._invitation(site), "--dir", folder)
+        self._command("data", "add", data, "--dir", folder, "--subject", schema.subject)
+        self._command("data", "check", "--dir", folder)
         self._sign_consents(site)
-        if not self.journal.done(f"signed {site}"):
-            accord("agreement", "review", "--dir", folder)
+        membership = self._membership(site)
+        if membership is None or not membership.agreement:
+            self._command("agreement", "review", "--dir", folder)
             nominal = str(self.study.sites[site].nominal_cohort)
-            accord("agreement", "sign", "--dir", folder, "--nominal-cohort", nominal, "--yes")
-            self.journal.finish(f"signed {site}", 0.0)
+            self._command("agreement", "sign", "--dir", folder, "--nominal-cohort", nominal, "--yes")
+
+    def _command(self, *arguments: str | Path) -> dict[str, Any]:
+        """Run a command on behalf of an institution, unless the demo is stopping.
+
+        Raises:
+            AccordError: the command refused or failed, or the demo is stopping.
+        """
+        if self._stopping.is_set():
+            raise OperatorError("The demo is stopping.", remedy="Run it again with the same --out to resume.")
+        return accord(*arguments)
+
+    def _membership(self, site: str) -> StudyMembership | None:
+        """What an institution has joined and signed, from its folder: an interrupted demo may have come any far."""
+        with read(open_node_folder(self.node(site)).engine) as session:
+            return session.exec(select(StudyMembership)).first()
 
     def _invitation(self, site: str) -> str:
-        return str(accord("study", "invite", site, "--dir", self.coordinator)["invitation"])
+        """A site's invitation; the same again after an interruption, as its token may belong to the node already."""
+        path = self.folder / "people" / f"{site}.invitation"
+        if not path.exists():
+            text = str(self._command("study", "invite", site, "--dir", self.coordinator)["invitation"])
+            temporary = path.with_suffix(".new")
+            temporary.write_text(text, "utf-8")
+            temporary.replace(path)
+        return path.read_text("utf-8")
 
     def _sign_consents(self, site: str) -> None:
         step = f"consents {site}"
@@ -245,39 +301,41 @@ class Demo:
         terms: list[str | Path] = ["--purpose", purpose.duo, "--epsilon-max", str(self.plan_draft.privacy.epsilon)]
         terms += ["--disease", purpose.disease] if purpose.disease else []
         if self.plan_draft.consent.kind == "licence":
-            accord("consent", "wallet", "--out", self.wallet(site), "--licence")
-            accord("consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--licence", *terms)
+            self._command("consent", "wallet", "--out", self.wallet(site), "--licence")
+            self._command("consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--licence", *terms)
         else:
             people = self.folder / "people" / f"{site}.csv"
-            accord("consent", "wallet", "--out", self.wallet(site), "--from-csv", people, "--subject-column", "subject")
-            accord("consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--decisions", people, *terms)
-        self.journal.finish(step, 0.0)
-
-    def _start_nodes(self, running: Parties) -> None:
-        for site in self.study.sites:
-            party = running.start(
-                "node", site, self.node(site), "--until-settled", "--consent-batch-s", str(CONSENT_BATCH_S)
+            self._command(
+                "consent", "wallet", "--out", self.wallet(site), "--from-csv", people, "--subject-column", "subject"
             )
-            self.pids[site] = party.process.pid
+            self._command(
+                "consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--decisions", people, *terms
+            )
+        self.journal.finish(step, 0.0)
 
     def _follow(self, running: Parties) -> None:
         """Wait for the settlement; let patients withdraw once the log shows the middle round closed."""
         opened = self.opened()
-        (self.folder / "processes.json").write_text(json.dumps(self.pids), "utf-8")
-        last_size, last_change = -1, time.monotonic()
         history = opened.history(None)
+        state, last_change = history.state, time.monotonic()
         while True:
-            if history.log.size != last_size:
-                history = opened.history(None)
-                last_size, last_change = history.log.size, time.monotonic()
-            state = history.state
+            ended = running.ended()  # asked before the log is read: who ends in order has seen the settlement there
+            fresh = history.log.entries(state.size)
+            if fresh:
+                state, last_change = replay(state, fresh), time.monotonic()
             self._tell(_doing(state), len(state.closed), self.rounds)
-            if len(state.closed) >= max(1, self.rounds // 2) and not state.settled:
-                self._withdraw()
             if state.settled:
                 running.wait(_END_S_MAX)
+                _check_trained(state)
                 return
             running.check()
+            if ended is not None:
+                raise PartyFailedError(
+                    f"The {ended.role} {ended.name} ended before the study was settled.",
+                    remedy=f"Its log is {ended.log}.",
+                )
+            if len(state.closed) >= max(1, self.rounds // 2):
+                self._withdraw()
             if time.monotonic() - last_change > _STUCK_S_MAX:
                 raise OperatorError(
                     f"Nothing has happened for {_STUCK_S_MAX} s.",
@@ -303,6 +361,22 @@ class Demo:
     def _verify(self) -> None:
         key = self.opened().key.public.did
         accord("log", "verify", self.export, "--key", key)
+
+
+def _check_trained(state: StudyState) -> None:
+    """A study in which no round counted is a failure, however orderly it ended.
+
+    Raises:
+        OperatorError: no round reached its quorum; the first refusals are named.
+    """
+    if any(done.outcome == "aggregated" for done in state.closed):
+        return
+    first = state.closed[0].refused if state.closed else {}
+    reasons = "; ".join(f"{state.site(did)}: {reason}" for did, reason in sorted(first.items()))
+    raise OperatorError(
+        f"The study is over, and no round reached its quorum ({reasons or 'nobody took part'}).",
+        remedy="Mend the cause that is named, and run a new demo with another --out.",
+    )
 
 
 def _doing(state: StudyState) -> str:

@@ -69,7 +69,9 @@ def run(
 
 @app.command()
 def status(
-    folder: DirOption, study: Annotated[str | None, typer.Option("--study")] = None, as_json: JsonOption = False
+    folder: DirOption,
+    study: Annotated[str | None, typer.Option("--study", help="Which study; default: the newest.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Where the study stands, and who is awaited for what.
 

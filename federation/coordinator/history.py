@@ -63,7 +63,7 @@ class StudyHistory:
             PeerError: it breaks a rule of the log; nothing is stored.
         """
         with self._lock:
-            state = self._state
+            state = self._catch_up()
             known = entry_id(
                 body, study=state.study, term=0, round_number=round_number, party=party.did if party else None
             )
@@ -74,6 +74,12 @@ class StudyHistory:
             self._log.append(entry.id, entry.sign(self._key).to_bytes())
             self._state = after
             return after
+
+    def _catch_up(self) -> StudyState:
+        """Take in what was stored although its append reported a failure: nothing is appended a second time."""
+        if self._log.size > self._state.size:
+            self._state = replay(self._state, self._log.entries(self._state.size, self._log.size))
+        return self._state
 
     def checkpoint(self) -> SignedCheckpoint:
         """The signed checkpoint of the log as it is now, with the cosignatures that are stored for it."""

@@ -47,27 +47,34 @@ class Membership:
     def __init__(self, engine: Engine, history: StudyHistory, plan_envelope: bytes) -> None:
         self._engine = engine
         self._history = history
+        self._study = history.state.study
         self._plan_envelope = plan_envelope
+        self._sites: dict[str, str] = {}
 
     def allowed(self, peer: PublicKey) -> bool:
         """Whether a peer has joined this study (asked at every request)."""
         return self.site_of(peer) is not None
 
     def site_of(self, peer: PublicKey) -> str | None:
-        """The site name that a peer's invitation gave it."""
-        with reading(self._engine) as session:
-            return session.exec(
-                select(IssuedInvitation.site).where(
-                    IssuedInvitation.study == self._history.state.study, IssuedInvitation.peer == peer.did
-                )
-            ).first()
+        """The site name that a peer's invitation gave it; once given, it stays (the gate asks many times a second)."""
+        site = self._sites.get(peer.did)
+        if site is None:
+            with reading(self._engine) as session:
+                site = session.exec(
+                    select(IssuedInvitation.site).where(
+                        IssuedInvitation.study == self._study, IssuedInvitation.peer == peer.did
+                    )
+                ).first()
+            if site is not None:
+                self._sites[peer.did] = site
+        return site
 
     def invited(self) -> dict[str, str | None]:
         """Site names with the did that joined (None: not yet)."""
         with reading(self._engine) as session:
             rows = session.exec(
                 select(IssuedInvitation)
-                .where(IssuedInvitation.study == self._history.state.study)
+                .where(IssuedInvitation.study == self._study)
                 .order_by(col(IssuedInvitation.site))
             )
             return {row.site: row.peer for row in rows}
@@ -81,7 +88,7 @@ class Membership:
         request = read(JoinRequest, payload)
         with write(self._engine) as session:
             row = session.get(IssuedInvitation, token_hash(request.token))
-            if row is None or row.study != request.study or row.study != self._history.state.study:
+            if row is None or row.study != request.study or row.study != self._study:
                 raise PeerError(
                     "The invitation is not valid for this study.",
                     remedy="Ask the coordinator for a new invitation (`accord study invite`).",

@@ -84,9 +84,9 @@ def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[di
         due = [did for did in current.participants if did not in {*current.commitments, *current.refusals}]
         what = f"its commitment to round {current.number}, until {format_instant(current.deadline)}"
     else:
-        due = sorted(did for did in current.commitments if did not in {*current.admitted, *current.rejected})
+        due = [did for did in current.commitments if did not in {*current.admitted, *current.rejected}]
         what = f"showing its update of round {current.number}"
-    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in due]
+    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in sorted(due, key=state.site)]
 
 
 def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]]:
@@ -97,7 +97,7 @@ def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]
     missing = awaited_cosignatures(history)
     there_are, quorum = len(state.witnesses) - len(missing), finality_quorum(len(state.witnesses))
     what = f"its cosignature ({there_are} of the {quorum} that are needed are there)"
-    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in sorted(missing)]
+    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in sorted(missing, key=state.site)]
 
 
 def _connections(state: StudyState, there: set[str]) -> list[dict[str, str]]:
@@ -105,10 +105,10 @@ def _connections(state: StudyState, there: set[str]) -> list[dict[str, str]]:
     away = [did for did in state.active if did not in there]
     present, quorum = len(state.active) - len(away), state.plan.rounds.quorum
     if present < quorum:
-        why = f"connecting: round {len(state.closed) + 1} needs {quorum} institutions, {present} are connected"
+        why = f"connecting: round {len(state.closed) + 1} needs {quorum} institutions and has {present}"
     else:
         why = f"connecting, or round {len(state.closed) + 1} opens without it in a few seconds"
-    return [_item(state.site(did), why) for did in away]
+    return [_item(state.site(did), why) for did in sorted(away, key=state.site)]
 
 
 def _item(site: str, what: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ strings. An institution that signs an :class:`Agreement` agrees to one plan's ha
 
 import tomllib
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
@@ -131,6 +132,12 @@ class Label(Wire):
     negative: Annotated[str, StringConstraints(min_length=1, max_length=80)]
     positive: Annotated[str, StringConstraints(min_length=1, max_length=80)]
     description: Annotated[str, StringConstraints(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _two(self) -> "Label":
+        if self.negative == self.positive:
+            raise ValueError(f"label {self.name}: negative and positive must be two words")
+        return self
 
 
 class SchemaContract(Wire):
@@ -285,9 +292,12 @@ class StudyPlan(Wire):
         """The plan's canonical JSON bytes."""
         return canonical_bytes(self.model_dump(mode="json", exclude_none=True, by_alias=True))
 
-    @property
+    @cached_property
     def plan_hash(self) -> str:
-        """SHA-256 of the canonical bytes, hexadecimal: what agreements name."""
+        """SHA-256 of the canonical bytes, hexadecimal: what agreements name.
+
+        Computed once, as a plan is frozen and every entry of a log asks for it; another plan is validated anew.
+        """
         return sha256_hex(self.to_payload())
 
     @property

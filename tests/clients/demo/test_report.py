@@ -124,6 +124,21 @@ def test_losses_and_burned_credits_are_drawn(heart: dict[str, Any]) -> None:
     assert "burned" in text
 
 
+def test_the_same_absence_in_several_rounds_is_told_once(heart: dict[str, Any]) -> None:
+    for entry in heart["rounds"][:3]:
+        entry["refused"] = [{"name": "cleveland", "reason": "too late"}]
+    assert "Rounds 1, 2 and 3, Cleveland: too late" in render(heart)
+
+
+def test_a_study_without_any_update_still_has_a_page(heart: dict[str, Any]) -> None:
+    for entry in heart["rounds"]:
+        entry |= {"participants": [], "subjects_used": {}, "auc_validation": 0.43}
+    for site in heart["sites"].values():
+        site |= {"value": 0.0, "reward_microcredits": 0, "epsilon": 0.0, "epsilon_pld": 0.0}
+    heart["valuation"]["v_all"] = heart["valuation"]["v_empty"]
+    assert "<svg" in render(heart)
+
+
 def test_one_round_is_enough_for_a_page(heart: dict[str, Any]) -> None:
     heart["rounds"] = heart["rounds"][:1]
     assert "<svg" in render(heart)
