@@ -31,7 +31,7 @@ from federation.coordinator.protocols import (
     REVOCATION,
     JoinRequest,
 )
-from federation.errors import AccordError, OperatorError, UnavailableError
+from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.identity import create_key, load_key
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
@@ -160,7 +160,7 @@ def join(exchange: Exchange, invitation: Invitation) -> tuple[StudyPlan, bytes]:
     )
     plan, _ = open_plan(data, signer=coordinator)
     if plan.study_id != invitation.study:
-        raise UnavailableError(
+        raise PeerError(
             f"The coordinator sent the plan of {plan.study_id}, not of {invitation.study}.",
             remedy="Ask the coordinator for a new invitation.",
         )

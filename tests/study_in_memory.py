@@ -1,4 +1,4 @@
-"""A whole study in one process: the real coordinator and nodes on the in-memory network, stores and a noise-free source.
+"""A whole study in one process: the real coordinator and nodes on in-memory network and stores, without noise.
 
 Everything that a deployment runs is here except processes, sockets, disks and noise, so that a study takes a second and
 can be repeated to the byte. Keys, people, rows and the first model follow from fixed seeds.
@@ -61,7 +61,7 @@ SALT = bytes(range(32))
 Between = Callable[[int], None]
 
 
-def small_plan(*, validation: bytes, sites: int, **changes: Any) -> StudyPlan:
+def small_plan(rows: bytes, *, sites: int, **changes: Any) -> StudyPlan:
     """A plan with two numbers (one with gaps) and a label; ``section={...}`` changes its fields."""
     document: dict[str, Any] = {
         "name": "small",
@@ -85,7 +85,7 @@ def small_plan(*, validation: bytes, sites: int, **changes: Any) -> StudyPlan:
         "aggregation": {"rule": "weighted-mean", "norm_bound": "10"},
         "valuation": {"method": "shapley", "utility": "negative-log-loss"},
         "reward": {"pool_microcredits": 1_000_003},
-        "validation": {"rule": "made for tests", "commitment": validation_commitment(SALT, validation)},
+        "validation": {"rule": "made for tests", "commitment": validation_commitment(SALT, rows)},
         "code_approved": [code_hash()],
     }
     for section, fields in changes.items():
@@ -94,7 +94,7 @@ def small_plan(*, validation: bytes, sites: int, **changes: Any) -> StudyPlan:
 
 
 def table(name: str, people: int) -> bytes:
-    """``people`` made-up rows as CSV; the older and the higher the pressure, the likelier ill. Follows from ``name``."""
+    """``people`` made-up rows as CSV, which follow from ``name``; age and pressure make illness likelier."""
     rng = random.Random(name)
     lines = ["person,age,pressure,ill"]
     for number in range(people):
@@ -289,7 +289,7 @@ class InMemoryStudy:
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
         self.validation = table("validation", 40)
-        self.plan = small_plan(validation=self.validation, sites=sites, **plan)
+        self.plan = small_plan(self.validation, sites=sites, **plan)
         self.envelope = self.plan.sign(self.key).to_bytes()
         self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
         self.log = log or MemoryLog(self.plan.study_id)
@@ -299,7 +299,8 @@ class InMemoryStudy:
         self.problems: list[str] = []
         self.restart()
         self.institutions = {
-            site: Institution(self, site, (people or {}).get(site, PEOPLE), noise or NoNoise()) for site in SITES[:sites]
+            site: Institution(self, site, (people or {}).get(site, PEOPLE), noise or NoNoise())
+            for site in SITES[:sites]
         }
         for institution in self.institutions.values():
             if consents:

@@ -47,7 +47,7 @@ class Options:
     study: str = "heart"
     rounds: int | None = None
     epsilon: float | None = None
-    seed: int = 1
+    seed: int = 13
 
 
 class Journal:

@@ -18,15 +18,20 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted(page for page in (REPOSITORY / "docs").rglob("*.md") if page.name != "cli.md"),
 ]
-SHELL = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```(sh|console|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(accord [^`\n]+)`")
 
 
 def written_commands(page: Path) -> Iterator[str]:
-    """Every ``accord ...`` of a page: whole lines of shell blocks (continuations joined), and inline code."""
+    """Every ``accord ...`` of a page: whole lines of shell blocks (continuations joined), and inline code.
+
+    In a console block only lines after a prompt are commands; the others are what is printed.
+    """
     text = page.read_text(encoding="utf-8")
-    for block in SHELL.findall(text):
+    for kind, block in SHELL.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
+            if kind == "console" and not line.startswith("$ "):
+                continue
             found = re.search(r"(?:^|[(`]|&& |\$ |\| )\s*(accord .*)", line)
             if found:
                 yield found.group(1)

@@ -54,10 +54,10 @@ def app(study: InMemoryStudy) -> ClientApp:
     return client_app(work, study=study.plan.study_id, party=ash.key.public)
 
 
-def ask(app: ClientApp, study: InMemoryStudy, kind: str, **task: Any) -> tuple[str, bytes]:
-    party = study["ash"].key.public
+def ask(app: ClientApp, asked: InMemoryStudy, kind: str, **task: Any) -> tuple[str, bytes]:
+    party = asked["ash"].key.public
     message = task_message(
-        round_content(round_config(RoundTask(**{"study": study.plan.study_id, "round": 1, **task}))),
+        round_content(round_config(RoundTask(**{"study": asked.plan.study_id, "round": 1, **task}))),
         run_id=1,
         group_id="group",
         message_type=kind,

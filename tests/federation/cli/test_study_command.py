@@ -194,3 +194,12 @@ def test_an_unknown_study_is_answered_with_those_that_there_are(
 ) -> None:
     err = refused(capsys, "study", *command, "--dir", registry, "--study", "heart-000000000000")
     assert open_coordinator(registry).studies()[0] in err
+
+
+def test_the_help_tells_what_an_argument_is_once_and_lists_commands_in_whole_sentences(capsys: Output) -> None:
+    assert run("study", "new", "--help") == 0
+    text = capsys.readouterr().out
+    assert text.count("Where to write the plan.") == 1
+    assert "  Example: accord study new plan.toml --dir coordinator --validation validation.csv" in text
+    assert run("study", "--help") == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]

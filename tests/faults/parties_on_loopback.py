@@ -1,0 +1,226 @@
+"""A small study of real processes on loopback, for tests that kill them.
+
+Folders are prepared through the same functions that the commands call; what runs is ``accord coordinator run`` and
+``accord node run``. Tests look at the folders (the coordinator's log, a node's budget), so that a kill comes exactly
+where it is meant, and every process that was started here is ended here, by its id.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from study_in_memory import key_of, small_plan, table
+
+from clients.data.dataset import add_dataset
+from clients.node import NodeFolder, create_node, membership_of
+from clients.privacy.budget import BudgetLedger
+from consent.rules.record import Action, Terms, build, sign_record
+from federation.cli.coordinator import address_of
+from federation.cli.running import free_port
+from federation.coordinator.folder import CoordinatorFolder, commit_validation, create_coordinator, publish
+from federation.coordinator.history import system_clock
+from federation.coordinator.membership import Membership, invite
+from federation.coordinator.protocols import JoinRequest
+from federation.rules.entries import Entry, open_entry
+from federation.rules.instant import format_instant
+from federation.rules.replay import StudyState
+from federation.rules.study import Agreement, StudyPlan
+from federation.settings import PartySettings
+from federation.storage.database import write
+
+PEOPLE = 8
+POLL_S = 0.02
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ACCORD_")}
+
+
+def run_command(*words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """``accord WORDS``, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "federation.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=ENVIRONMENT,
+        check=False,
+    )
+
+
+class Process:
+    """One running party."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self._out = (folder.parent / f"{folder.name}.out").open("ab")
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "federation.cli", *words, "--dir", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._out,
+            env=ENVIRONMENT,
+        )
+        self.pid = self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL: it can do nothing any more, not even say goodbye."""
+        if self.alive:
+            os.kill(self.pid, signal.SIGKILL)
+        self._popen.wait(10)
+        self._out.close()
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code, once it ends by itself."""
+        return self._popen.wait(timeout_s)
+
+
+class Parties:
+    """A coordinator and three nodes that have joined and agreed; nothing runs yet."""
+
+    SITES = ("ash", "birch", "cedar")
+
+    def __init__(self, folder: Path, *, deadline_s: int, rounds: int = 3) -> None:
+        self.folder = folder
+        listen = free_port("/ip4/127.0.0.1/tcp/0")
+        self.coordinator: CoordinatorFolder = create_coordinator(
+            folder / "coordinator", PartySettings(role="coordinator", name="coordinator", listen=listen)
+        )
+        validation = table("validation", 30)
+        self.plan: StudyPlan = small_plan(
+            validation,
+            sites=3,
+            validation={
+                "commitment": commit_validation(self.coordinator, validation),
+                "rule": "made up",
+                "disclosure": "public",
+            },
+            rounds={"count": rounds, "deadline_s": deadline_s},
+            cohort={"minimum": 1},
+        )
+        self.envelope = publish(self.coordinator, self.plan)
+        self.history = self.coordinator.history(self.plan.study_id)
+        self.nodes: dict[str, NodeFolder] = {site: self._node(site) for site in self.SITES}
+        self.processes: dict[str, Process] = {}
+        self._entries: list[Entry] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self.processes.values():
+            process.kill()
+
+    @property
+    def address(self) -> str:
+        """Where the coordinator is dialled."""
+        return address_of(self.coordinator)
+
+    def start(self, *names: str) -> None:
+        """Run these parties (``coordinator`` or a site) until the study is settled."""
+        for name in names:
+            role = "coordinator" if name == "coordinator" else "node"
+            self.processes[name] = Process(self.folder / name, role, "run", "--until-settled")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a party."""
+        self.processes[name].kill()
+
+    def entries(self) -> list[Entry]:
+        """The coordinator's log as its folder has it now."""
+        log = self.history.log
+        fresh = log.entries(len(self._entries))
+        self._entries += [open_entry(data, signer=self.coordinator.key.public) for data in fresh]
+        return self._entries
+
+    def said(self, kind: str, number: int | None = None) -> list[Entry]:
+        """The entries of a kind (in a round)."""
+        return [entry for entry in self.entries() if entry.body.kind == kind and number in (None, entry.round)]
+
+    def state(self) -> StudyState:
+        """What the coordinator's log says now."""
+        return self.coordinator.history(self.plan.study_id).state
+
+    def budget(self, site: str) -> BudgetLedger:
+        """A node's privacy budget."""
+        return BudgetLedger(self.nodes[site].engine, clock=system_clock)
+
+    def did(self, site: str) -> str:
+        return self.nodes[site].key.public.did
+
+    def wait_for(self, what: str, happened: Callable[[], Any], *, timeout_s: float, alive: tuple[str, ...] = ()) -> None:
+        """Look at the folders until something has happened.
+
+        Raises:
+            AssertionError: it has not, in time, or one of the parties ``alive`` has ended.
+        """
+        end = time.monotonic() + timeout_s
+        while not happened():
+            ended = [name for name in alive if not self.processes[name].alive]
+            if ended or time.monotonic() > end:
+                why = f"{ended} ended" if ended else f"{timeout_s} s are over"
+                raise AssertionError(f"waiting for {what}: {why}\n{self._what_they_say()}")
+            time.sleep(POLL_S)
+
+    def _what_they_say(self) -> str:
+        texts = []
+        for path in sorted([*self.folder.glob("*/party.log"), *self.folder.glob("*.out")]):
+            texts.append(f"-- {path.relative_to(self.folder)}\n{path.read_text('utf-8')[-1500:]}")
+        kinds = [(entry.body.kind, entry.round) for entry in self.entries()[-12:]]
+        return "\n".join([*texts, f"-- the log ends with {kinds}"])
+
+    def _node(self, site: str) -> NodeFolder:
+        opened = create_node(self.folder / site, PartySettings(role="node", name=site))
+        now = system_clock()
+        rows = self.folder / f"{site}.csv"
+        rows.write_bytes(table(site, PEOPLE))
+        add_dataset(opened.engine, rows, subject_column="person", name=None, now=now)
+        opened.registry.submit_all([(ref, self._grant(opened, site, ref)) for ref in self._refs()])
+        invitation = invite(self.coordinator.engine, study=self.plan.study_id, site=site, address=self.address)
+        membership = Membership(self.coordinator.engine, self.history, self.envelope)
+        request = JoinRequest(study=invitation.study, token=invitation.token)
+        envelope = membership.join(opened.key.public, request.to_payload())
+        row = membership_of(invitation, envelope, now=now)
+        agreement = Agreement(
+            study=self.plan.study_id,
+            plan_hash=self.plan.plan_hash,
+            site=site,
+            nominal_cohort=PEOPLE,
+            signed_at=format_instant(now),
+        )
+        row.agreement = agreement.sign(opened.key).to_bytes()
+        with write(opened.engine) as session:
+            session.add(row)
+        return opened
+
+    @staticmethod
+    def _refs() -> list[str]:
+        return [f"p{number:02}" for number in range(PEOPLE)]
+
+    def _grant(self, opened: NodeFolder, site: str, ref: str) -> bytes:
+        now, person = system_clock(), key_of(f"person {site}/{ref}")
+        terms = Terms(
+            purposes=("DUO:0000006",),
+            epsilon_max=self.plan.privacy.epsilon,
+            delta_max=self.plan.privacy.delta,
+            valid_until=now + timedelta(days=1),
+        )
+        document = build(
+            subject=person.public,
+            institution=opened.key.public,
+            action=Action.GRANT,
+            seq=1,
+            prev=None,
+            valid_from=now,
+            terms=terms,
+        )
+        return sign_record(document, person, created=now)
