@@ -6,6 +6,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.accord-setup
+# Two workers; what shares a long set-up stays together (tests/conftest.py).
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo sensors test lint format check bench docs clean
 
@@ -35,11 +37,10 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 test: lint ## lint, every test, coverage
-	$(BIN)/coverage run -m pytest $(ARGS)
-	$(BIN)/coverage report
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term $(ARGS)
 
 check: setup ## the tests alone, without lint and coverage
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/heart_splits.py $(ARGS)

@@ -168,9 +168,10 @@ class Contribution:
         event = round_event(plan)
         self._charge(number)
         data = self._read_data()
-        selection = self._select(data)
+        decided_at = self._clock()
+        selection = self._select(data, decided_at)
         cohort = judge_cohort(len(selection.subjects), plan, self._noise)
-        use = self._use(task, selection, data, cohort.noisy_count)
+        use = self._use(task, selection, data, cohort.noisy_count, decided_at)
         if not cohort.large_enough:
             self._budget.commit(study, number, count_event(plan), together_with=[use])
             raise _DeclinedError("cohort", "too few people may be used at this moment")
@@ -221,10 +222,10 @@ class Contribution:
         except OperatorError as error:
             raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
 
-    def _select(self, data: CheckedData) -> Selection:
+    def _select(self, data: CheckedData, now: datetime) -> Selection:
         """Ask every subject's consent, now."""
         use = use_of(self._plan, self._key.public.did)
-        return select(data, self._registry.decide_all(use, self._clock(), data.batch.subjects))
+        return select(data, self._registry.decide_all(use, now, data.batch.subjects))
 
     def _compute(self, base: Integers, selection: Selection) -> Integers:
         # torch and Opacus take seconds to load: only here, where they are needed
@@ -266,11 +267,13 @@ class Contribution:
             ),
         )
 
-    def _use(self, task: Task, selection: Selection, data: CheckedData, noisy_count: float) -> RoundUse:
+    def _use(
+        self, task: Task, selection: Selection, data: CheckedData, noisy_count: float, decided_at: datetime
+    ) -> RoundUse:
         return RoundUse(
             study=self._plan.study_id,
             round=task.round_number,
-            decided_at=format_instant(self._clock()),
+            decided_at=format_instant(decided_at),
             eligible=len(selection.subjects),
             counts=_json(selection.counts),
             subjects=json.dumps(list(selection.subjects)),

@@ -42,11 +42,23 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
+# What shares one long-running set-up stays in one worker; these begin first, as they take longest.
+_LONG = ("tests/demo/", "tests/faults/", "tests/docs/test_first_study.py", "tests/federation/coordinator/")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses ``shared_dir`` is marked, so that its skip is recognised."""
+    """Mark what uses ``shared_dir``, so that its skip is recognised; group and order the tests for two workers."""
     for item in items:
         if "shared_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
+        path = item.path.relative_to(REPOSITORY).as_posix()
+        group = next((long for long in _LONG[:2] if path.startswith(long)), path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: _rank(item.path.relative_to(REPOSITORY).as_posix()))
+
+
+def _rank(path: str) -> int:
+    return next((rank for rank, long in enumerate(_LONG) if path.startswith(long)), len(_LONG))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -83,11 +83,12 @@ class Journal:
         """Whether a step was finished, now or in an earlier run."""
         return step in self._done
 
-    def finish(self, step: str, seconds: float) -> None:
-        """Write down that a step is finished (several threads may)."""
+    def finish(self, step: str, seconds: float | None = None) -> None:
+        """Write down that a step is finished, and how long it took (several threads may)."""
         with self._lock:
             self._done.append(step)
-            self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
+            if seconds is not None:
+                self.seconds[step] = round(seconds, 2)
             self._save()
 
     def _save(self) -> None:
@@ -311,7 +312,7 @@ class Demo:
             self._command(
                 "consent", "grant", "--dir", folder, "--wallet", self.wallet(site), "--decisions", people, *terms
             )
-        self.journal.finish(step, 0.0)
+        self.journal.finish(step)
 
     def _follow(self, running: Parties) -> None:
         """Wait for the settlement; let patients withdraw once the log shows the middle round closed."""

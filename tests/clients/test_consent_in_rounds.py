@@ -1,4 +1,4 @@
-"""Whose rows a round uses: asked of everybody, in every round, at that moment; and whoever said no is in no later one."""
+"""Whose rows a round uses: everybody is asked in every round, at that moment; whoever said no is in no later one."""
 
 import json
 from collections.abc import Iterator

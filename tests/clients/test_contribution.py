@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from study_in_memory import Institution, InMemoryStudy
+from study_in_memory import InMemoryStudy, Institution
 
 from clients.contribution import REFUSALS, Answer, Contribution, Task
 from clients.privacy.budget import State
@@ -202,9 +202,7 @@ def test_a_file_that_cannot_be_used_is_not_described_outside(
     assert make().commit(task(base)) == answer  # remembered: asking again reads nothing again
 
 
-def test_too_few_people_cost_the_count_and_the_answer_is_remembered(
-    make: Make, ash: Institution, base: str
-) -> None:
+def test_too_few_people_cost_the_count_and_the_answer_is_remembered(make: Make, ash: Institution, base: str) -> None:
     ash.registry.withdraw_all(ash.refs[4:])
     answer = make().commit(task(base))
     assert code(answer) == "cohort"

@@ -50,7 +50,7 @@ class Shown:
             coordinator=self.study.key.public,
             key=self.key,
             log=self.log,
-            blobs=lambda name: self.blobs(name),
+            blobs=lambda name: self.blobs(name),  # noqa: PLW0108 - tests exchange ``blobs`` later
             clock=self.study.clock,
         )
 

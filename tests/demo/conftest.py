@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running_demo import ACCORD, FinishedDemo, is_alive, processes_of
+from running_demo import ACCORD, FinishedDemo, InterruptedDemo, is_alive, processes_of
 
 SEED = 7
 SECONDS_MAX = 180
@@ -31,18 +30,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
 @pytest.fixture(scope="session")
 def report(demo: FinishedDemo) -> dict[str, Any]:
     return demo.report
-
-
-@dataclass(frozen=True, slots=True)
-class InterruptedDemo:
-    """How a demo ended that got SIGINT while it ran, and what was there at that moment."""
-
-    folder: Path
-    exit_code: int
-    stderr: str
-    pids: dict[str, int]
-    alive: list[int]
-    processes: list[str]
 
 
 @pytest.fixture(scope="session")

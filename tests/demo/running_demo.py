@@ -32,6 +32,18 @@ class FinishedDemo:
         return self.folder / "nodes" / site
 
 
+@dataclass(frozen=True, slots=True)
+class InterruptedDemo:
+    """How a demo ended that got SIGINT while it ran, and what was there at that moment."""
+
+    folder: Path
+    exit_code: int
+    stderr: str
+    pids: dict[str, int]
+    alive: list[int]
+    processes: list[str]
+
+
 def accord(*arguments: str | Path, seconds: float = 60) -> "subprocess.CompletedProcess[str]":
     """One command, to its end."""
     line = [str(ACCORD), *map(str, arguments)]

@@ -1,6 +1,6 @@
 """A finished demo is never overwritten; an interrupted one leaves no process, and goes on where it stopped.
 
-The interrupted one is that of the sensor owners (``--sensors``), so that the same job under licences is watched as well.
+The interrupted one is that of the sensor owners (``--sensors``): the same job, under licences.
 """
 
 import hashlib
@@ -11,9 +11,8 @@ from typing import Any
 
 import dp_accounting
 import pytest
-from conftest import InterruptedDemo
 from dp_accounting.rdp import RdpAccountant
-from running_demo import FinishedDemo, accord, processes_of
+from running_demo import FinishedDemo, InterruptedDemo, accord, processes_of
 from signed_documents import log_entries, updates_by_site
 
 from clients.node import open_node_folder

@@ -35,7 +35,9 @@ from federation.rules.study import Agreement, StudyPlan
 from federation.settings import PartySettings
 from federation.storage.database import write
 
-PEOPLE = 8
+PEOPLE = 60
+COUNT_NOISE = 6
+"""Noise is real here: 60 people are never counted as fewer than one (almost ten standard deviations)."""
 POLL_S = 0.02
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("ACCORD_")}
 
@@ -103,6 +105,7 @@ class Parties:
                 "disclosure": "public",
             },
             rounds={"count": rounds, "deadline_s": deadline_s},
+            privacy={"cohort_noise_multiplier": COUNT_NOISE},
             cohort={"minimum": 1},
         )
         self.envelope = publish(self.coordinator, self.plan)
@@ -157,7 +160,9 @@ class Parties:
     def did(self, site: str) -> str:
         return self.nodes[site].key.public.did
 
-    def wait_for(self, what: str, happened: Callable[[], Any], *, timeout_s: float, alive: tuple[str, ...] = ()) -> None:
+    def wait_for(
+        self, what: str, happened: Callable[[], Any], *, timeout_s: float, alive: tuple[str, ...] = ()
+    ) -> None:
         """Look at the folders until something has happened.
 
         Raises:
@@ -172,9 +177,8 @@ class Parties:
             time.sleep(POLL_S)
 
     def _what_they_say(self) -> str:
-        texts = []
-        for path in sorted([*self.folder.glob("*/party.log"), *self.folder.glob("*.out")]):
-            texts.append(f"-- {path.relative_to(self.folder)}\n{path.read_text('utf-8')[-1500:]}")
+        paths = sorted([*self.folder.glob("*/party.log"), *self.folder.glob("*.out")])
+        texts = [f"-- {path.relative_to(self.folder)}\n{path.read_text('utf-8')[-1500:]}" for path in paths]
         kinds = [(entry.body.kind, entry.round) for entry in self.entries()[-12:]]
         return "\n".join([*texts, f"-- the log ends with {kinds}"])
 

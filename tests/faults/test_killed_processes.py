@@ -24,8 +24,9 @@ from federation.rules.invitation import Invitation
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
 
-DEADLINE_S = 15
-"""Long enough for two nodes on two busy cores to load torch in their first round, as the third is dead."""
+DEADLINE_S = 90
+"""Never reached, however busy the machine: rounds here end when everybody has answered, and a node that was killed
+answers as soon as it is back. What happens at a deadline is tested in memory."""
 
 
 @dataclass
@@ -57,8 +58,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         charge = parties.budget("cedar").charge(study, 1)
         told.cedar_at_kill = charge.state if charge else None
         told.stranger = try_the_doors(parties)
-        running = ("coordinator", "ash", "birch")
-        parties.wait_for("round 1 to close", lambda: parties.said("round-closed", 1), timeout_s=60, alive=running)
+        parties.wait_for(
+            "the others' commitments",
+            lambda: len(parties.said("update-committed", 1)) == 2,
+            timeout_s=60,
+            alive=("coordinator", "ash", "birch"),
+        )
         parties.start("cedar")
 
         # Round 2: the coordinator dies when the first commitment is in its log. Cedar still loads torch.
@@ -77,9 +82,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 def try_the_doors(parties: Parties) -> dict[str, AccordError | None]:
     """What somebody without an invitation gets to hear, at each protocol."""
-    used = JoinRequest(study=parties.plan.study_id, token="0" * 64)
+    guess = JoinRequest(study=parties.plan.study_id, token="0" * 64)
     model = canonical_bytes({"name": parties.state().plan_blob, "offset": 0})
-    attempts = {JOIN: used.to_payload(), AGREEMENT: b"{}", COSIGN: b"{}", BLOB: model}
+    attempts = {JOIN: guess.to_payload(), AGREEMENT: b"{}", COSIGN: b"{}", BLOB: model}
     heard: dict[str, AccordError | None] = {}
     with Libp2pHost(key_of("stranger"), listen=None) as host:
         coordinator = host.connect(parties.address, timeout_s=20)
@@ -102,7 +107,7 @@ def test_a_killed_node_s_round_goes_on_with_the_quorum(story: Story) -> None:
     first = story.parties.state().closed[0]
     assert first.outcome == "aggregated"
     assert set(first.admitted) == {story.parties.did("ash"), story.parties.did("birch")}
-    assert first.refused[story.parties.did("cedar")].startswith("no-answer")
+    assert first.refused[story.parties.did("cedar")].startswith("interrupted")
 
 
 def test_a_killed_node_comes_back_and_continues(story: Story) -> None:

@@ -101,7 +101,7 @@ def test_a_refusal_is_an_answer_too(app: ClientApp, study: InMemoryStudy) -> Non
 
 @pytest.mark.parametrize("kind", [TRAIN, REVEAL])
 def test_another_study_s_task_is_refused(app: ClientApp, study: InMemoryStudy, kind: str) -> None:
-    with pytest.raises(PeerError, match="takes part in small-.* not in other-0"):
+    with pytest.raises(PeerError, match=r"takes part in small-.* not in other-0"):
         ask(app, study, kind, study="other-0", base_model="0" * 64)
     assert study["ash"].budget.charges() == ()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from study_in_memory import InMemoryStudy, key_of
 
+from clients import node
 from clients.privacy.budget import State
 from federation.errors import PeerError, UnavailableError
 from federation.flower.messages import REPLY
@@ -82,7 +83,9 @@ def one_by_one(study: InMemoryStudy, then: Callable[[Delivery], Fate]) -> Callab
         if delivery.protocol == REPLY and not study.stop.is_set():
             current = study.state.round
             place = next(i for i, site in enumerate(order) if site.key.public == delivery.sender)
-            there = set() if current is None else set(current.commitments if current.phase == "open" else current.admitted)
+            there = (
+                set() if current is None else set(current.commitments if current.phase == "open" else current.admitted)
+            )
             if not {site.did for site in order[:place]} <= there:
                 return Fate.REQUEST_LOST  # its sender tries again
         return then(delivery)
@@ -153,7 +156,10 @@ def run_through_crashes(study: InMemoryStudy) -> int:
     raise AssertionError("it never came through")
 
 
-def test_a_crash_before_and_after_every_entry_of_the_log(tmp_path: Path, undisturbed: InMemoryStudy) -> None:
+def test_a_crash_before_and_after_every_entry_of_the_log(
+    tmp_path: Path, undisturbed: InMemoryStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "_REFUSED_AGAIN_S", 0)  # patience only: agreements are brought again at once
     log = FragileLog()
     with InMemoryStudy(tmp_path, rounds=TWO_ROUNDS, log=log) as study:
         assert run_through_crashes(study) >= 2 * (log.size - 3)  # agreements break their sender's request, not the loop

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_in_memory import Institution, InMemoryStudy
+from study_in_memory import InMemoryStudy, Institution
 
 from clients.privacy.budget import State
 from federation.coordinator import rounds, service
@@ -190,7 +190,9 @@ def rewrite(site: Institution, change: Callable[[Update], Update]) -> None:
                 session.merge(row)
 
 
-def lying(tmp_path: Path, trouble: Trouble, lie: Callable[[Institution], Any]) -> tuple[dict[str, str], list[UpdateRefused]]:
+def lying(
+    tmp_path: Path, trouble: Trouble, lie: Callable[[Institution], Any]
+) -> tuple[dict[str, str], list[UpdateRefused]]:
     """One round in which cedar lies once commitments are closed; who was refused why, and the logged refusals."""
     with InMemoryStudy(tmp_path, courier=trouble, rounds={"count": 1, **SHORT}) as study:
         told: list[bool] = []
@@ -217,27 +219,31 @@ def other_numbers(site: Institution) -> None:
     rewrite(site, lambda update: update.model_copy(update={"update": name, "chunks": (name,)}))
 
 
-LIES = [
-    ("another update than committed", other_numbers, "no-commitment"),
-    ("another nonce", lambda site: rewrite(site, lambda u: u.model_copy(update={"nonce": "0" * 64})), "no-commitment"),
-    ("another base", lambda site: rewrite(site, lambda u: u.model_copy(update={"base_model": "0" * 64})), "no-commitment"),
-    ("another round", lambda site: rewrite(site, lambda u: u.model_copy(update={"round": 2})), "replay"),
-    ("no update at all", lambda site: _garbage(site), "malformed"),
-    ("bytes that are not those of their name", lambda site: _spoil(site), "not-revealed"),
-]
-
-
-def _garbage(site: Institution) -> None:
+def garbage(site: Institution) -> None:
     with write(site.engine) as session:
         for row in site.stored().values():
             row.envelope = b"{}"
             session.merge(row)
 
 
-def _spoil(site: Institution) -> None:
+def spoil(site: Institution) -> None:
     for name, data in site.blobs._blobs.items():
         if name == next(iter(site.stored().values())).update_sha256:
             site.blobs._blobs[name] = data[:-1] + bytes([data[-1] ^ 1])
+
+
+LIES = [
+    ("another update than committed", other_numbers, "no-commitment"),
+    ("another nonce", lambda site: rewrite(site, lambda u: u.model_copy(update={"nonce": "0" * 64})), "no-commitment"),
+    (
+        "another base",
+        lambda site: rewrite(site, lambda u: u.model_copy(update={"base_model": "0" * 64})),
+        "no-commitment",
+    ),
+    ("another round", lambda site: rewrite(site, lambda u: u.model_copy(update={"round": 2})), "replay"),
+    ("no update at all", garbage, "malformed"),
+    ("bytes that are not those of their name", spoil, "not-revealed"),
+]
 
 
 @pytest.mark.parametrize(("lie", "reason"), [case[1:] for case in LIES], ids=[case[0] for case in LIES])

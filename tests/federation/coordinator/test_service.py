@@ -1,10 +1,11 @@
-"""A whole study in memory: what must hold for its aggregates, values, payments and charges, whatever the network does."""
+"""A whole study in memory: what holds for its aggregates, values, payments and charges, whatever the network does."""
 
 import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,7 +106,7 @@ def test_the_first_and_last_utility_are_those_of_the_first_and_last_model(settle
 
 def test_the_rounds_tables_telescope(settled: InMemoryStudy) -> None:
     tables = settled.tables()
-    for before, after in zip(tables, tables[1:], strict=False):
+    for before, after in pairwise(tables):
         assert before.utilities[-1] == after.utilities[0]
 
 
@@ -156,7 +157,9 @@ def test_nothing_that_leaves_a_site_counts_its_people(settled: InMemoryStudy) ->
     }
     sizes = {len(institution.registry.histories()) for institution in settled.institutions.values()}
     assert sizes == {12}
-    batches = {institution.parts().registry.checkpoint().checkpoint.size for institution in settled.institutions.values()}
+    batches = {
+        institution.parts().registry.checkpoint().checkpoint.size for institution in settled.institutions.values()
+    }
     assert len(batches) == 1
 
 
@@ -300,6 +303,9 @@ def test_four_institutions_with_a_capped_weight(tmp_path: Path) -> None:
 
 def test_plain_texts_of_the_plan_s_numbers_reach_the_events(settled: InMemoryStudy) -> None:
     step, count = settled.state.closed[0].admitted[settled["ash"].did].event["events"]
-    assert count == {"type": "gaussian", "noise_multiplier": plain_decimal(settled.plan.privacy.cohort_noise_multiplier)}
+    assert count == {
+        "type": "gaussian",
+        "noise_multiplier": plain_decimal(settled.plan.privacy.cohort_noise_multiplier),
+    }
     assert step["type"] == "gaussian"
     assert Decimal(step["noise_multiplier"]) >= 2
