@@ -181,7 +181,7 @@ def open_record(data: bytes) -> ConsentRecord:
 
 def _instant(text: Any) -> datetime:
     if not isinstance(text, str):
-        raise ValueError("write the instant as a text")  # noqa: TRY004 - pydantic reports ValueError with the place
+        raise ValueError("write the instant as a text")
     try:
         return parse_instant(text)
     except AccordError as error:
