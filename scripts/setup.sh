@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 TORCH="torch==2.13.0"
-SYSTEM_PACKAGES="gcc libgmp-dev python3-venv python3-dev chromium"
+SYSTEM_PACKAGES="gcc libgmp-dev python3-venv python3-dev chromium nodejs postgresql"
 
 say() { printf '%s\n' "setup: $*" >&2; }
 stop() {
@@ -18,7 +18,8 @@ stop() {
     exit 2
 }
 
-# 1. System packages: a compiler and GMP for the elliptic-curve packages under libp2p, chromium for the browser tests.
+# 1. System packages: a compiler and GMP for the elliptic-curve packages under libp2p; for the tests chromium (pages),
+# nodejs (the browser's JavaScript, held against ours) and postgresql (the registry's other database).
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then
     for package in $SYSTEM_PACKAGES; do

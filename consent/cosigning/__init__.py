@@ -1,0 +1,1 @@
+"""Cosignatures for consent logs: asking the named witnesses, and being one for others."""

@@ -1,0 +1,1 @@
+"""Consent records in the forms that other systems read: FHIR, ODRL, DUO codes, Kantara, a page to print."""
