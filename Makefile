@@ -9,7 +9,7 @@ STAMP := $(VENV)/.accord-setup
 # Two workers; what shares a long set-up stays together (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo sensors test lint format check bench docs clean
+.PHONY: help setup demo sensors test lint format check bench docs messages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -48,6 +48,9 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 docs: setup ## write docs/reference/cli.md from the program; check every link
 	$(BIN)/python scripts/make_cli_reference.py
 	$(BIN)/python scripts/check_links.py
+
+messages: setup ## write new messages into the catalogs of consent/language
+	@$(BIN)/python scripts/update_catalogs.py
 
 clean: ## remove what tools left behind (never .venv, never a study)
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist

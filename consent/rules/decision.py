@@ -3,8 +3,13 @@
 The history is the subject's whole chain of records. Everything must hold: each signature, no gap in ``seq``, each
 ``prev`` the digest before it, one subject, this institution, this mechanism, and the newest record exactly the one that
 the registry last acknowledged. Then the newest record alone decides. Fail closed: whatever is missing, unknown, broken,
-expired, not yet valid or needs a person to judge means no. A withdrawal or a refusal holds at once, whatever time it
-names; a grant holds from ``validFrom`` until just before ``validUntil``.
+expired, not yet valid, not yet witnessed, given on information that has changed since, or needs a person to judge means
+no. A withdrawal or a refusal holds at once, whatever time it names, and waits for nobody's signature; a grant holds
+from ``validFrom`` until just before ``validUntil``, and a guardian's until the child comes of age.
+
+Who speaks: under ``consent`` and ``hipaa-authorization`` each subject does; under ``licence``, ``dpa`` and
+``ehds-permit`` one record speaks for a holder's whole source, and a person may still have said no for themselves
+(:func:`objection`): the opt-out of the European Health Data Space, or any refusal or withdrawal of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +19,31 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from consent.rules.purposes import Consented, Wanted, covers, in_words, needs_person
+from consent.rules.duo import NOTHING_DECLARED, Declared, moment_of
+from consent.rules.message import msg
+from consent.rules.purposes import Consented, Wanted, judge
+from consent.rules.reasons import Reason, reason
 from consent.rules.record import Action, ConsentRecord, Mechanism, Terms, open_record
 from federation.errors import ConsentError
 from federation.rules.instant import format_instant
 from federation.rules.study import StudyPlan, plain_decimal
+
+__all__ = [
+    "Decision",
+    "Head",
+    "NoticePolicy",
+    "Reason",
+    "Status",
+    "Use",
+    "chain_fault",
+    "objection",
+    "permits",
+    "use_of",
+]
+
+# The mechanisms under which one record speaks for a whole source.
+WHOLE_SOURCE: Final = frozenset({"licence", "dpa", "ehds-permit"})
+OPT_OUT: Final = "ehds-optout"
 
 
 class Status(StrEnum):
@@ -29,31 +54,34 @@ class Status(StrEnum):
     EXPIRED = "expired"
     WITHDRAWN = "withdrawn"
     MISSING = "missing"
+    PENDING = "pending"
+    NEEDS_PERSON = "needs_person"
     NOT_COVERED = "not_covered"
     INVALID = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason: ``code`` for machines, ``text`` for people (no full stop, reads after "because")."""
-
-    code: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer for one subject, one use, one moment. ``reasons`` is empty only when permitted."""
+    """The answer for one subject, one use, one moment.
+
+    ``reasons`` is empty only when permitted. ``sentence`` is in plain English; :func:`consent.language.sentence` says
+    it in the reader's language. ``until`` is when a permission ends by itself.
+    """
 
     permitted: bool
     status: Status
     reasons: tuple[Reason, ...]
     sentence: str
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What somebody wants to do with the data: where, under which mechanism, what for, at which privacy loss."""
+    """What somebody wants to do with the data: where, under which mechanism, what for, at which privacy loss.
+
+    ``declared`` is what the study says about itself beyond that; ``code`` the SHA-256 of every program that may run,
+    and ``rounds`` how many rounds there are (empty and None: it does not say, which never counts in its favour).
+    """
 
     institution: str
     kind: Mechanism
@@ -61,6 +89,9 @@ class Use:
     disease: str | None
     epsilon: Decimal
     delta: Decimal
+    declared: Declared = NOTHING_DECLARED
+    code: tuple[str, ...] = ()
+    rounds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +102,56 @@ class Head:
     digest: str
 
 
-_MISSING: Final = Reason("missing", "there is no consent record")
+@dataclass(frozen=True, slots=True)
+class NoticePolicy:
+    """Which notices (SHA-256 of the text as rendered) no longer carry a consent.
+
+    ``replaced`` names those that a newer, materially different version replaced. With ``known``, a grant that names a
+    notice outside of it is a no too.
+    """
+
+    replaced: frozenset[str] = frozenset()
+    known: frozenset[str] | None = None
+
+    def accepts(self, notice: str | None) -> bool:
+        """Whether a grant given on this notice still stands."""
+        if notice in self.replaced:
+            return False
+        return self.known is None or notice in self.known
+
+
+PERMITTED_UNTIL: Final = msg("Permitted until {until}.")
+NOT_PERMITTED: Final = msg("Not permitted: {because}.")
 
 
 def use_of(plan: StudyPlan, institution: str) -> Use:
     """The use that a study makes of one institution's data (``institution`` is its did)."""
+    purpose = plan.purpose
     return Use(
         institution=institution,
         kind=Mechanism(plan.consent.kind),
-        duo=plan.purpose.duo,
-        disease=plan.purpose.disease,
+        duo=purpose.duo,
+        disease=purpose.disease,
         epsilon=plan.privacy.epsilon,
         delta=plan.privacy.delta,
+        declared=Declared(
+            commercial=purpose.commercial,
+            organisation=purpose.organisation,
+            countries=purpose.countries or (),
+            methods_development=purpose.methods_development,
+            ancestry=purpose.ancestry,
+            genetic=purpose.genetic,
+            clinical_care=purpose.clinical_care,
+            research_types=purpose.research_types or (),
+            institutions=purpose.institutions or (),
+            users=purpose.users or (),
+            project=purpose.project,
+            publication_from=None if purpose.publication_from is None else moment_of(purpose.publication_from),
+            approvals=purpose.approvals or (),
+            study=(plan.study_id, plan.plan_hash),
+        ),
+        code=plan.code_approved,
+        rounds=plan.rounds.count,
     )
 
 
@@ -93,6 +162,8 @@ def permits(
     *,
     head: Head | None = None,
     reader: Callable[[bytes], ConsentRecord] = open_record,
+    binding: Callable[[ConsentRecord], bool] | None = None,
+    notices: NoticePolicy | None = None,
 ) -> Decision:
     """Decide about one subject.
 
@@ -102,6 +173,9 @@ def permits(
         now: the moment of the first read of data (aware).
         head: the newest record that the registry acknowledged; None leaves roll-back to the caller.
         reader: verifies one record; a registry passes one that remembers what it has verified.
+        binding: whether a grant binds yet (enough named witnesses cosigned it); None: from its receipt on. A withdrawal
+            or a refusal is never asked about: it binds at once.
+        notices: which notices still carry a consent; None: all of them.
 
     Raises:
         ValueError: ``now`` has no time zone (a mistake of the caller).
@@ -110,16 +184,46 @@ def permits(
         raise ValueError("the moment of a decision needs a time zone")
     if not history:
         if head is not None:
-            return _no(Status.INVALID, Reason("rolled_back", "records that were acknowledged are gone"))
-        return _no(Status.MISSING, _MISSING)
+            return _no(Status.INVALID, reason("rolled_back"))
+        return _no(Status.MISSING, reason("missing"))
     try:
         records = [reader(data) for data in history]
     except ConsentError as error:
-        return _no(Status.INVALID, Reason("unverified", _lower(error.message)))
+        return _no(Status.INVALID, _unverified(error))
     broken = chain_fault(records, institution=use.institution, kind=use.kind, head=head)
     if broken is not None:
         return _no(Status.INVALID, broken)
-    return _newest_decides(records[-1], use, now)
+    return _newest_decides(records[-1], use, now, binding=binding, notices=notices)
+
+
+def objection(
+    history: Sequence[bytes],
+    *,
+    institution: str,
+    head: Head | None = None,
+    reader: Callable[[bytes], ConsentRecord] = open_record,
+) -> Decision | None:
+    """Whether a person's own records stand against a use that one record allows for a whole source; None: they do not.
+
+    An opt-out stands until it is withdrawn. A refusal, or the withdrawal of a consent, is a no here too: who said no
+    for themselves is left out, whoever else allows it. Records that do not verify, or are not the acknowledged ones,
+    are a no.
+    """
+    if not history:
+        return None if head is None else _no(Status.INVALID, reason("rolled_back"))
+    try:
+        records = [reader(data) for data in history]
+    except ConsentError as error:
+        return _no(Status.INVALID, _unverified(error))
+    broken = chain_fault(records, institution=institution, head=head)
+    if broken is not None:
+        return _no(Status.INVALID, broken)
+    newest = records[-1]
+    if newest.mechanism.value == OPT_OUT:
+        return None if newest.action is Action.WITHDRAW else _opted_out(newest)
+    if newest.action is Action.GRANT:
+        return None
+    return _said_no(newest)
 
 
 def chain_fault(
@@ -127,76 +231,107 @@ def chain_fault(
 ) -> Reason | None:
     """Why verified records (one at least) are not one subject's whole, unbroken chain for this institution.
 
-    None if they are. ``kind`` None accepts either mechanism; ``head`` None leaves roll-back to the caller.
+    None if they are. ``kind`` None accepts any mechanism; ``head`` None leaves roll-back to the caller.
     """
     first = records[0]
     prev: str | None = None
     for seq, record in enumerate(records, start=1):
         if record.seq != seq:
-            return Reason("gap", f"record {seq} of the chain is missing (found number {record.seq})")
+            return reason("gap", seq=str(seq))
         if record.prev != prev:
-            return Reason("wrong_prev", f"record {seq} does not continue the record before it")
+            return reason("wrong_prev", seq=str(seq))
         if record.subject != first.subject:
-            return Reason("two_subjects", "the chain mixes records of two people")
+            return reason("two_subjects")
         if record.mechanism is not first.mechanism:
-            return Reason("two_mechanisms", "the chain mixes consent and licence")
+            return reason("two_mechanisms")
         if record.institution != institution:
-            return Reason("other_institution", "the record was given to another institution")
+            return reason("other_institution")
         prev = record.digest
-    if kind is not None and first.mechanism is not kind:
-        return Reason("other_mechanism", f"the study needs a {kind.value}, the record is a {first.mechanism.value}")
+    if kind is not None and first.mechanism is not kind and first.mechanism.value != OPT_OUT:
+        return reason("other_mechanism", kind_asked=kind.value, kind_given=first.mechanism.value)
     if head is not None and (records[-1].seq, prev) != (head.seq, head.digest):
-        return Reason("rolled_back", "the newest record is not the one that was last acknowledged")
+        return reason("rolled_back")
     return None
 
 
-def _newest_decides(record: ConsentRecord, use: Use, now: datetime) -> Decision:
-    if record.action is Action.WITHDRAW:
-        by = "the institution on the person's request" if record.attested else "the person"
-        return _no(Status.WITHDRAWN, Reason("withdrawn", f"{by} withdrew on {format_instant(record.signed_at)}"))
-    if record.action is Action.REFUSE or record.terms is None:
-        return _no(Status.REFUSED, Reason("refused", f"the person said no on {format_instant(record.signed_at)}"))
+def _newest_decides(
+    record: ConsentRecord,
+    use: Use,
+    now: datetime,
+    *,
+    binding: Callable[[ConsentRecord], bool] | None,
+    notices: NoticePolicy | None,
+) -> Decision:
+    if record.mechanism.value == OPT_OUT and record.action is not Action.WITHDRAW:
+        return _opted_out(record)
+    if record.action is not Action.GRANT or record.terms is None:
+        return _said_no(record)
     terms = record.terms
     if now < record.valid_from:
-        return _no(
-            Status.INVALID, Reason("not_yet_valid", f"the consent begins on {format_instant(record.valid_from)}")
-        )
+        return _no(Status.INVALID, reason("not_yet_valid", at=format_instant(record.valid_from)))
     if now >= terms.valid_until:
-        return _no(Status.EXPIRED, Reason("expired", f"the consent ended on {format_instant(terms.valid_until)}"))
-    uncovered = _uncovered(terms, use)
+        return _no(Status.EXPIRED, reason("expired", at=format_instant(terms.valid_until)))
+    if notices is not None and not notices.accepts(_notice_of(record)):
+        return _no(Status.EXPIRED, reason("notice"))
+    uncovered = _uncovered(terms, use, now)
     if uncovered:
-        return _no(Status.NOT_COVERED, *uncovered)
+        person = all(found.code == "needs_person" for found in uncovered)
+        return _no(Status.NEEDS_PERSON if person else Status.NOT_COVERED, *uncovered)
+    if binding is not None and not binding(record):
+        return _no(Status.PENDING, reason("pending"))
     return Decision(
         permitted=True,
         status=Status.PERMITTED,
         reasons=(),
-        sentence=f"Permitted until {format_instant(terms.valid_until)}.",
+        sentence=PERMITTED_UNTIL.format(until=format_instant(terms.valid_until)),
+        until=terms.valid_until,
     )
 
 
-def _uncovered(terms: Terms, use: Use) -> tuple[Reason, ...]:
-    reasons: list[Reason] = []
-    consented, wanted = Consented(terms.purposes, terms.diseases), Wanted(use.duo, use.disease)
-    undecidable = needs_person(consented, wanted)
-    if undecidable is not None:
-        reasons.append(Reason("needs_person", f"a person has to judge {undecidable}"))
-    elif not covers(consented, wanted):
-        diseases = (use.disease,) if use.disease else ()
-        given = " and ".join(in_words(purpose, terms.diseases) for purpose in terms.purposes)
-        reasons.append(Reason("purpose", f"the consent allows {given}, the study is {in_words(use.duo, diseases)}"))
+def _uncovered(terms: Terms, use: Use, now: datetime) -> tuple[Reason, ...]:
+    consented = Consented(terms.purposes, terms.diseases, getattr(terms, "conditions", {}))
+    found = judge(consented, Wanted(use.duo, use.disease, use.declared), now)
+    reasons = [reason(finding.code, **finding.values) for finding in found]
     if use.epsilon > terms.epsilon_max:
-        allowed, asked = plain_decimal(terms.epsilon_max), plain_decimal(use.epsilon)
-        reasons.append(Reason("epsilon", f"the consent allows epsilon {allowed}, the study asks {asked}"))
+        reasons.append(reason("epsilon", allowed=plain_decimal(terms.epsilon_max), asked=plain_decimal(use.epsilon)))
     if use.delta > terms.delta_max:
-        allowed, asked = plain_decimal(terms.delta_max), plain_decimal(use.delta)
-        reasons.append(Reason("delta", f"the consent allows delta {allowed}, the study asks {asked}"))
+        reasons.append(reason("delta", allowed=plain_decimal(terms.delta_max), asked=plain_decimal(use.delta)))
+    code_hash: str | None = getattr(terms, "code_hash", None)
+    if code_hash is not None and set(use.code) != {code_hash}:
+        reasons.append(reason("code", allowed_code=code_hash))
+    rounds_max: int | None = getattr(terms, "rounds_max", None)
+    if rounds_max is not None and use.rounds is None:
+        reasons.append(reason("rounds_unknown", allowed=str(rounds_max)))
+    elif rounds_max is not None and use.rounds is not None and use.rounds > rounds_max:
+        reasons.append(reason("rounds", allowed=str(rounds_max), asked=str(use.rounds)))
     return tuple(reasons)
 
 
+def _notice_of(record: ConsentRecord) -> str | None:
+    statement = getattr(record, "statement", None)
+    return getattr(statement, "notice_hash", None)
+
+
+def _said_no(record: ConsentRecord) -> Decision:
+    at = format_instant(record.signed_at)
+    if record.action is Action.WITHDRAW:
+        return _no(Status.WITHDRAWN, _withdrawn(at, attested=record.attested))
+    return _no(Status.REFUSED, reason("refused", at=at))
+
+
+def _withdrawn(at: str, *, attested: bool) -> Reason:
+    return reason("withdrawn", at=at, about="attested") if attested else reason("withdrawn", at=at)
+
+
+def _opted_out(record: ConsentRecord) -> Decision:
+    return _no(Status.REFUSED, reason("opted_out", at=format_instant(record.signed_at)))
+
+
+def _unverified(error: ConsentError) -> Reason:
+    said = error.message.rstrip(".")
+    return Reason("unverified", said[:1].lower() + said[1:], {"detail": said})
+
+
 def _no(status: Status, *reasons: Reason) -> Decision:
-    because = "; ".join(reason.text for reason in reasons).rstrip(".")
-    return Decision(permitted=False, status=status, reasons=reasons, sentence=f"Not permitted: {because}.")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    because = "; ".join(given.text for given in reasons).rstrip(".")
+    return Decision(permitted=False, status=status, reasons=reasons, sentence=NOT_PERMITTED.format(because=because))

@@ -11,7 +11,7 @@ def explain(plan: StudyPlan) -> str:
     disease = f", disease {plan.purpose.disease}" if plan.purpose.disease else ""
     whose = (
         "Every person must have signed a consent that covers this purpose and is valid at that moment."
-        if plan.consent.kind == "consent"
+        if plan.consent.kind in ("consent", "hipaa-authorization")
         else "The owner of the source must have signed one licence that covers this purpose."
     )
     credits_ = plan.reward.pool_microcredits / 1_000_000

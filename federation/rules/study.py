@@ -6,6 +6,7 @@ strings. An institution that signs an :class:`Agreement` agrees to one plan's ha
 """
 
 import tomllib
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -58,6 +59,11 @@ def _finite(value: Decimal) -> Decimal:
     return value
 
 
+def _day(value: str) -> str:
+    date.fromisoformat(value)
+    return value
+
+
 Number = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_finite), PlainSerializer(plain_decimal)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -78,12 +84,52 @@ class Wire(BaseModel):
 W = TypeVar("W", bound=Wire)
 
 
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+_Names = Annotated[tuple[_Name, ...], Field(min_length=1, max_length=64)]
+_Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+_Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)]
+
+
 class Purpose(Wire):
-    """What the data is used for, in GA4GH DUO terms."""
+    """What the data is used for, in GA4GH DUO terms, and what the study declares about itself.
+
+    A declaration that is left out counts as not made: a consent that restricts it is then never a yes.
+
+    Attributes:
+        duo: the DUO permission that the study needs.
+        disease: for disease-specific research, the disease (MONDO).
+        statement: the purpose in words.
+        commercial: whether the use, or what comes of it, is commercial.
+        organisation: ``not-for-profit`` if every organisation that uses the data is; else ``for-profit``.
+        countries: where the data and the results are used (ISO 3166-1 alpha-2).
+        methods_development: whether general methods, software or algorithms are developed.
+        ancestry: whether it studies population origins or ancestry.
+        genetic: whether it studies genotypes.
+        clinical_care: whether it is also for clinical use and care.
+        research_types: its types of research, in the words or codes of those who give consent.
+        institutions: every institution that uses the data.
+        users: every person who uses the data.
+        project: the approved project that it belongs to.
+        publication_from: before which day it publishes nothing.
+        approvals: its ethics approvals (body and number).
+    """
 
     duo: Annotated[str, StringConstraints(pattern=r"^DUO:\d{7}$")]
     disease: Annotated[str, StringConstraints(pattern=r"^MONDO:\d{7}$")] | None = None
     statement: Text
+    commercial: bool | None = None
+    organisation: Literal["not-for-profit", "for-profit"] | None = None
+    countries: Annotated[tuple[_Country, ...], Field(min_length=1, max_length=250)] | None = None
+    methods_development: bool | None = None
+    ancestry: bool | None = None
+    genetic: bool | None = None
+    clinical_care: bool | None = None
+    research_types: _Names | None = None
+    institutions: _Names | None = None
+    users: _Names | None = None
+    project: _Name | None = None
+    publication_from: _Day | None = None
+    approvals: _Names | None = None
 
 
 class NumberColumn(Wire):
@@ -251,9 +297,13 @@ class Validation(Wire):
 
 
 class ConsentTerms(Wire):
-    """Which mechanism binds: ``consent`` of each subject, or one ``licence`` of the owner for a whole source."""
+    """Which mechanism binds.
 
-    kind: Literal["consent", "licence"] = "consent"
+    Each subject's own ``consent`` or ``hipaa-authorization``; or, for a whole source, one ``licence`` or ``dpa`` of its
+    owner, or one ``ehds-permit``.
+    """
+
+    kind: Literal["consent", "licence", "dpa", "hipaa-authorization", "ehds-permit"] = "consent"
 
 
 class StudyPlan(Wire):

@@ -70,12 +70,15 @@ def test_the_end_is_exclusive_and_the_beginning_inclusive() -> None:
         ({"epsilon": Decimal("3.01")}, "epsilon"),
         ({"delta": Decimal("0.000011")}, "delta"),
         ({"duo": "DUO:0000042"}, "purpose"),
-        ({"duo": "DUO:0000043"}, "needs_person"),
-        ({"disease": None}, "needs_person"),
     ],
 )
 def test_a_use_beyond_the_terms_is_not_covered(changes: dict[str, Any], reason: str) -> None:
     assert codes(chain(GRANT), **changes) == (Status.NOT_COVERED, (reason,))
+
+
+@pytest.mark.parametrize("changes", [{"duo": "DUO:0000043"}, {"disease": None}])
+def test_a_use_that_only_a_person_can_judge_is_a_no(changes: dict[str, Any]) -> None:
+    assert codes(chain(GRANT), **changes) == (Status.NEEDS_PERSON, ("needs_person",))
 
 
 def test_every_reason_is_named() -> None:
