@@ -15,18 +15,18 @@ from typing import Any, Final
 
 import base58
 
-from federation.errors import AccordError, ConsentError
+from consent.rules.refusal import refused
+from consent.rules.signature import key_of, signature_of, verify
+from federation.errors import AccordError
 from federation.rules.canonical import canonical_bytes
 from federation.rules.instant import format_instant, parse_instant
-from federation.rules.keys import SIGNATURE_BYTES, PrivateKey, PublicKey
+from federation.rules.keys import PrivateKey, PublicKey
 
 CRYPTOSUITE: Final = "eddsa-jcs-2022"
 PURPOSE: Final = "assertionMethod"
 _FIELDS: Final = frozenset(
     {"@context", "created", "cryptosuite", "proofPurpose", "proofValue", "type", "verificationMethod"}
 )
-# 64 bytes are at most 88 base58 digits; decoding is quadratic, so the text is bounded first.
-_PROOF_VALUE_CHARACTERS_MAX: Final = 89
 
 
 def proof_hash(document: Mapping[str, Any], config: Mapping[str, Any]) -> bytes:
@@ -39,7 +39,25 @@ def proof_hash(document: Mapping[str, Any], config: Mapping[str, Any]) -> bytes:
     Raises:
         PeerError: a value that has no canonical form (a float, an integer beyond 2^53 - 1, a lone surrogate).
     """
-    return hashlib.sha256(canonical_bytes(config)).digest() + hashlib.sha256(canonical_bytes(document)).digest()
+    return _hash(canonical_bytes(document), canonical_bytes(config))
+
+
+def unsigned_proof(document: Mapping[str, Any], key: PublicKey, *, created: datetime) -> dict[str, Any]:
+    """The proof without its ``proofValue``, for a signer elsewhere: a browser signs :func:`proof_hash` of both.
+
+    Raises:
+        ValueError: the document already has a proof, or no ``@context``.
+    """
+    if "proof" in document or "@context" not in document:
+        raise ValueError("a document to be signed has a context and no proof")
+    return {
+        "@context": document["@context"],
+        "created": format_instant(created),
+        "cryptosuite": CRYPTOSUITE,
+        "proofPurpose": PURPOSE,
+        "type": "DataIntegrityProof",
+        "verificationMethod": verification_method(key),
+    }
 
 
 def add_proof(document: Mapping[str, Any], key: PrivateKey, *, created: datetime) -> dict[str, Any]:
@@ -49,16 +67,7 @@ def add_proof(document: Mapping[str, Any], key: PrivateKey, *, created: datetime
         PeerError: the document has no canonical form.
         ValueError: it already has a proof, or no ``@context``.
     """
-    if "proof" in document or "@context" not in document:
-        raise ValueError("a document to be signed has a context and no proof")
-    config = {
-        "@context": document["@context"],
-        "created": format_instant(created),
-        "cryptosuite": CRYPTOSUITE,
-        "proofPurpose": PURPOSE,
-        "type": "DataIntegrityProof",
-        "verificationMethod": verification_method(key.public),
-    }
+    config = unsigned_proof(document, key.public, created=created)
     value = "z" + base58.b58encode(key.sign(proof_hash(document, config))).decode("ascii")
     return {**document, "proof": {**config, "proofValue": value}}
 
@@ -71,25 +80,50 @@ def verify_proof(document: Mapping[str, Any]) -> tuple[PublicKey, datetime]:
     Raises:
         ConsentError: whatever is wrong with the proof.
     """
-    proof = document.get("proof")
-    if not isinstance(proof, Mapping) or set(proof) != _FIELDS:
-        raise refused("it does not carry exactly one complete proof")
-    if (proof["type"], proof["cryptosuite"], proof["proofPurpose"]) != ("DataIntegrityProof", CRYPTOSUITE, PURPOSE):
-        raise refused(f"its proof is not a {CRYPTOSUITE} proof made for {PURPOSE}")
     unsecured = {name: value for name, value in document.items() if name != "proof"}
-    config = {name: value for name, value in proof.items() if name != "proofValue"}
-    if "@context" not in unsecured or unsecured["@context"] != proof["@context"]:
-        raise refused("its context differs from the context that was signed")
     try:
-        signer = _signer(proof["verificationMethod"])
-        created = parse_instant(proof["created"]) if isinstance(proof["created"], str) else None
-        message = proof_hash(unsecured, config)
+        return verify_detached(document.get("proof"), unsecured.get("@context"), canonical_bytes(unsecured))
     except AccordError as error:
-        raise refused(error.message.rstrip(".")) from error
+        raise refused(error.message.rstrip("."), reason=getattr(error, "reason", "malformed")) from error
+
+
+def verify_detached(proof: Any, context: Any, unsecured: bytes) -> tuple[PublicKey, datetime]:
+    """As :func:`verify_proof`, for a document that is canonical already.
+
+    Args:
+        proof: the document's ``proof``, as parsed.
+        context: the document's ``@context``.
+        unsecured: the canonical bytes of the document without its proof.
+
+    Raises:
+        ConsentError: whatever is wrong with the proof.
+    """
+    if isinstance(proof, list):
+        raise refused("it does not carry exactly one complete proof", reason="several-proofs" if proof else "no-proof")
+    if not isinstance(proof, Mapping):
+        raise refused("it does not carry exactly one complete proof", reason="no-proof")
+    if set(proof) != _FIELDS:
+        raise refused("it does not carry exactly one complete proof", reason="malformed-proof")
+    if proof["proofPurpose"] != PURPOSE:
+        raise refused(f"its proof was not made for {PURPOSE}", reason="wrong-proof-purpose")
+    if (proof["type"], proof["cryptosuite"]) != ("DataIntegrityProof", CRYPTOSUITE):
+        raise refused(f"its proof is not a {CRYPTOSUITE} proof", reason="wrong-cryptosuite")
+    if context is None or context != proof["@context"]:
+        raise refused("its context differs from the context that was signed", reason="context-mismatch")
+    signer = _signer(proof["verificationMethod"])
+    config = {name: value for name, value in proof.items() if name != "proofValue"}
+    try:
+        created = parse_instant(proof["created"]) if isinstance(proof["created"], str) else None
+        message = _hash(unsecured, canonical_bytes(config))
+    except AccordError as error:
+        raise refused(error.message.rstrip("."), reason="malformed-proof") from error
     if created is None:
-        raise refused("its proof has no time")
-    if not signer.verify(_signature(proof["proofValue"]), message):
-        raise refused("the signature does not match its content")
+        raise refused("its proof has no time", reason="malformed-proof")
+    signature = signature_of(proof["proofValue"])
+    if signature is None:
+        raise refused("its proof value is not one Ed25519 signature in base58", reason="malformed-proof")
+    if not verify(signer, signature, message):
+        raise refused("the signature does not match its content", reason="wrong-signature")
     return signer, created
 
 
@@ -98,28 +132,15 @@ def verification_method(key: PublicKey) -> str:
     return f"{key.did}#{key.multibase}"
 
 
-def refused(why: str) -> ConsentError:
-    """The error for a record that does not verify."""
-    return ConsentError(f"The consent record is refused: {why}.", remedy="Ask the person to sign a new record.")
+def _hash(unsecured: bytes, config: bytes) -> bytes:
+    return hashlib.sha256(config).digest() + hashlib.sha256(unsecured).digest()
 
 
 def _signer(method: Any) -> PublicKey:
-    if not isinstance(method, str):
-        raise refused("its verification method is not a did:key")
-    did, _, _ = method.partition("#")
-    key = PublicKey.from_did(did)
-    if method != verification_method(key):
-        raise refused("its verification method names two different keys")
+    did, separator, fragment = method.partition("#") if isinstance(method, str) else ("", "", "")
+    if not separator:
+        raise refused("its verification method is not a did:key", reason="malformed-proof")
+    key = key_of(did)
+    if did != "did:key:" + fragment:
+        raise refused("its verification method names two different keys", reason="malformed-proof")
     return key
-
-
-def _signature(value: Any) -> bytes:
-    if not isinstance(value, str) or not value.startswith("z") or len(value) > _PROOF_VALUE_CHARACTERS_MAX:
-        raise refused("its proof value is not a base58 multibase text")
-    try:
-        signature = bytes(base58.b58decode(value[1:]))
-    except ValueError as error:
-        raise refused("its proof value is not a base58 multibase text") from error
-    if len(signature) != SIGNATURE_BYTES or "z" + base58.b58encode(signature).decode("ascii") != value:
-        raise refused("its proof value is not one Ed25519 signature")
-    return signature

@@ -1,69 +1,66 @@
 """The consent record: one JSON document that says what a person allows, refuses or withdraws, and that they signed.
 
-It is a W3C Verifiable Credential 2.0 with an ``eddsa-jcs-2022`` proof. A person's records form a chain (``seq``,
-``prev``), so none can be left out or exchanged unnoticed; only the newest counts. Rules kept here: bounded, then parsed
-strictly, then canonicalised, then verified, and only then read; white space is free, hashes cover the canonical bytes;
-decimals are strings and there are no nulls; the issuer controls the signing key; granting and refusing need the
-subject's own key, withdrawing does not: the institution may attest it, so that a lost key traps nobody.
+It is a W3C Verifiable Credential 2.0 with an ``eddsa-jcs-2022`` proof, and a consent record of ISO/IEC TS 27560 in the
+terms of the Data Privacy Vocabulary. A person's records form a chain (``seq``, ``prev``; :mod:`consent.rules.chain`),
+so none can be left out or exchanged unnoticed; only the newest counts. Rules kept here: bounded, then parsed strictly,
+then canonicalised, then verified, and only then read; white space is free, hashes cover the canonical bytes; decimals
+are strings and there are no nulls; the issuer controls the signing key; granting needs the subject's own key, or a
+guardian's with an authority that is in force; withdrawing does not: the institution may attest it, so that a lost key
+traps nobody. What the institution attests only ever leads towards no.
 
 What a chain of records means at a given moment is decided in :mod:`consent.rules.decision`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
-from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-
-from consent.rules.proof import add_proof, refused, verify_proof
-from federation.errors import AccordError, PeerError
+from consent.rules.guardian import Guardian, check_guardian, open_authority
+from consent.rules.proof import add_proof, verify_detached
+from consent.rules.refusal import refused
+from consent.rules.statement import (
+    DataPermit,
+    HipaaAuthorization,
+    Statement,
+    hipaa_document,
+    permit_document,
+)
+from consent.rules.terms import Action, Mechanism, Terms
+from consent.rules.wire import ANY_APPROVED, CONTEXT, SCHEMA_ID, SEQ_MAX, TYPE, RecordDocument, read_record
+from federation.errors import PeerError
 from federation.rules.canonical import canonical_bytes, parse, sha256_hex
-from federation.rules.instant import format_instant, parse_instant
+from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.study import Sha256Hex, describe, plain_decimal
+from federation.rules.study import plain_decimal
 
-CONTEXT: Final = ("https://www.w3.org/ns/credentials/v2", "https://w3id.org/accord/consent/v1")
-TYPE: Final = ("VerifiableCredential", "AccordConsentRecord")
+__all__ = [
+    "CONTEXT",
+    "RECORD_BYTES_MAX",
+    "SEQ_MAX",
+    "TYPE",
+    "Action",
+    "ConsentRecord",
+    "Mechanism",
+    "Statement",
+    "Terms",
+    "build",
+    "next_key_hash",
+    "open_record",
+    "sign_record",
+]
+
 RECORD_BYTES_MAX: Final = 16 * 1024
-SEQ_MAX: Final = 1_000_000
-_CODES_MAX: Final = 32
-
-
-class Mechanism(StrEnum):
-    """Who speaks for the data: each ``consent`` is one subject's; a ``licence`` is the owner's, for a whole source."""
-
-    CONSENT = "consent"
-    LICENCE = "licence"
-
-
-class Action(StrEnum):
-    """What a record does."""
-
-    GRANT = "grant"
-    REFUSE = "refuse"
-    WITHDRAW = "withdraw"
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a grant allows: DUO purposes, MONDO diseases, privacy loss per study at most, and until when."""
-
-    purposes: tuple[str, ...]
-    epsilon_max: Decimal
-    delta_max: Decimal
-    valid_until: datetime
-    diseases: tuple[str, ...] = ()
+SKEW_MAX: Final = timedelta(minutes=10)
+"""How far a record's signing time may lie ahead of the reader's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentRecord:
     """A record whose proof has been verified (only :func:`open_record` makes one).
 
-    ``digest`` is the SHA-256 of ``canonical``, hexadecimal: the next record's ``prev``. ``terms`` is there for a grant
-    and only for a grant.
+    ``digest`` is the SHA-256 of ``canonical``, hexadecimal: the next record's ``prev``. ``terms`` and ``statement`` are
+    there for a grant; a refusal may carry the statement that was refused. ``guardian`` is there if a guardian signed.
     """
 
     canonical: bytes
@@ -78,11 +75,21 @@ class ConsentRecord:
     prev: str | None
     valid_from: datetime
     signed_at: datetime
+    statement: Statement | None = None
+    guardian: Guardian | None = None
+    next_key_hash: str | None = None
+    hipaa: HipaaAuthorization | None = None
+    permit: DataPermit | None = None
 
     @property
     def attested(self) -> bool:
-        """Whether the institution signed it on the subject's behalf (a withdrawal only)."""
-        return self.issuer != self.subject
+        """Whether the institution signed it on the subject's behalf."""
+        return self.issuer == self.institution != self.subject
+
+
+def next_key_hash(did: str) -> str:
+    """What ``nextKeyHash`` holds of the next key: SHA-256 of its did:key, hexadecimal."""
+    return sha256_hex(did.encode("utf-8"))
 
 
 def build(
@@ -96,6 +103,11 @@ def build(
     terms: Terms | None = None,
     mechanism: Mechanism = Mechanism.CONSENT,
     issuer: PublicKey | None = None,
+    statement: Statement | None = None,
+    guardian: Mapping[str, Any] | None = None,
+    next_key_hash: str | None = None,
+    hipaa: HipaaAuthorization | None = None,
+    permit: DataPermit | None = None,
 ) -> dict[str, Any]:
     """The unsigned document of a record.
 
@@ -107,8 +119,13 @@ def build(
         prev: the digest of the record before; None at ``seq`` 1.
         valid_from: from when it holds (a withdrawal or a refusal holds at once).
         terms: see :class:`Terms`.
-        mechanism: consent or licence.
-        issuer: who signs: the subject, unless the institution attests a withdrawal.
+        mechanism: who speaks for the data.
+        issuer: who signs: the subject, unless the institution attests a withdrawal or a guardian signs.
+        statement: what the person was told; a grant without one gets the institution's standard statement.
+        guardian: the guardian's authority (:func:`consent.rules.guardian.issue_authority`); the guardian is the issuer.
+        next_key_hash: the commitment to the next key (:func:`next_key_hash`).
+        hipaa: the elements of an authorization under HIPAA; belongs to that mechanism's grants.
+        permit: the data permit; belongs to the grants of ``ehds-permit``.
 
     Raises:
         ConsentError: the parts do not make a valid record.
@@ -120,24 +137,57 @@ def build(
         "mechanism": mechanism.value,
         "seq": seq,
     }
+    signer = (issuer or subject).did
+    if guardian is not None:
+        about["authority"] = dict(guardian)
+        signer = str(guardian.get("credentialSubject", {}).get("id", ""))
     document: dict[str, Any] = {
         "@context": list(CONTEXT),
+        "credentialSchema": {"id": SCHEMA_ID, "type": "JsonSchema"},
         "credentialSubject": about,
-        "issuer": (issuer or subject).did,
+        "issuer": signer,
         "type": list(TYPE),
         "validFrom": format_instant(valid_from),
     }
     if prev is not None:
         about["prev"] = prev
+    if next_key_hash is not None:
+        about["nextKeyHash"] = next_key_hash
+    if action is Action.GRANT and statement is None:
+        statement = standard_statement(mechanism, institution.did)
+    if statement is not None:
+        about["statement"] = statement.to_document()
+    if hipaa is not None:
+        about["hipaa"] = hipaa_document(hipaa)
+    if permit is not None:
+        about["permit"] = permit_document(permit)
     if terms is not None:
-        about["purposes"] = list(terms.purposes)
-        about["epsilonMax"] = plain_decimal(terms.epsilon_max)
-        about["deltaMax"] = plain_decimal(terms.delta_max)
-        if terms.diseases:
-            about["diseases"] = list(terms.diseases)
+        about |= _terms_document(terms)
         document["validUntil"] = format_instant(terms.valid_until)
-    _read(document)
+    try:
+        fields = _read(document, canonical_bytes(document))
+    except PeerError as error:
+        raise refused(error.message.rstrip("."), reason="malformed") from error
+    if guardian is not None:
+        # Who may lend authority is the reader's to say; here it need only be whole.
+        held = open_authority(guardian, subject=subject.did, trusted=(str(guardian["issuer"]),))
+        check_guardian(held, signed_at=held.valid_from, valid_until=fields.valid_until)
     return document
+
+
+def standard_statement(mechanism: Mechanism, institution: str) -> Statement:
+    """What a grant states if the institution says nothing of its own."""
+    basis = _LEGAL_BASIS.get(mechanism)
+    if basis is None:
+        return Statement.for_institution(institution)
+    return Statement.for_institution(institution, legal_basis=basis)
+
+
+_LEGAL_BASIS: Final[Mapping[Mechanism, tuple[str, ...]]] = {
+    Mechanism.DPA: ("dpv:DataProcessorContract",),
+    Mechanism.LICENCE: ("dpv:Contract",),
+    Mechanism.EHDS_PERMIT: ("eu-gdpr:A6-1-e", "eu-gdpr:A9-2-j"),
+}
 
 
 def sign_record(document: Mapping[str, Any], key: PrivateKey, *, created: datetime) -> bytes:
@@ -145,24 +195,40 @@ def sign_record(document: Mapping[str, Any], key: PrivateKey, *, created: dateti
     return canonical_bytes(add_proof(document, key, created=created))
 
 
-def open_record(data: bytes) -> ConsentRecord:
+def open_record(data: bytes, *, authorities: Collection[str] = (), now: datetime | None = None) -> ConsentRecord:
     """Verify and read a record from a stranger.
 
+    Args:
+        data: the document, in any spelling of its JSON.
+        authorities: dids, beside the institution's own, whose word about guardians counts.
+        now: the reader's clock; with it a record that was signed in the future is refused.
+
     Raises:
-        ConsentError: always this type, whatever is wrong with it.
+        ConsentError: always this type, whatever is wrong with it; its ``reason`` is the code.
     """
     try:
         document = parse(data, max_bytes=RECORD_BYTES_MAX)
+        if not isinstance(document, dict):
+            raise refused("it is not a JSON object", reason="malformed")
+        unsecured = {name: value for name, value in document.items() if name != "proof"}
+        content = canonical_bytes(unsecured)
+        canonical = canonical_bytes(document)
     except PeerError as error:
-        raise refused(error.message.rstrip(".")) from error
-    if not isinstance(document, dict):
-        raise refused("it is not a JSON object")
-    signer, created = verify_proof(document)
-    fields = _read({name: value for name, value in document.items() if name != "proof"})
+        raise refused(error.message.rstrip("."), reason=getattr(error, "reason", "malformed")) from error
+    signer, created = verify_detached(document.get("proof"), document.get("@context"), content)
+    fields = _read(unsecured, content)
     if fields.issuer != signer.did:
-        raise refused("its issuer is not who signed it")
+        raise refused("its issuer is not who signed it", reason="issuer-not-signer")
     about = fields.about
-    canonical = canonical_bytes(document)
+    guardian = None
+    if about.authority is not None:
+        trusted = {about.institution, *authorities}
+        guardian = open_authority(unsecured["credentialSubject"]["authority"], subject=about.subject, trusted=trusted)
+        check_guardian(
+            guardian, signed_at=created, valid_until=fields.valid_until if about.action is Action.GRANT else None
+        )
+    if now is not None and created > now + SKEW_MAX:
+        raise refused(f"it was signed in the future, on {format_instant(created)}", reason="future-time")
     return ConsentRecord(
         canonical=canonical,
         digest=sha256_hex(canonical),
@@ -176,124 +242,105 @@ def open_record(data: bytes) -> ConsentRecord:
         prev=about.prev,
         valid_from=fields.valid_from,
         signed_at=created,
+        statement=about.statement,
+        guardian=guardian,
+        next_key_hash=about.next_key_hash,
+        hipaa=about.hipaa,
+        permit=about.permit,
     )
 
 
-def _instant(text: Any) -> datetime:
-    if not isinstance(text, str):
-        raise ValueError("write the instant as a text")
-    try:
-        return parse_instant(text)
-    except AccordError as error:
-        raise ValueError(error.message) from error
+def _terms_document(terms: Terms) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "codeHash": ANY_APPROVED if terms.code_hash is None else terms.code_hash,
+        "deltaMax": plain_decimal(terms.delta_max),
+        "epsilonMax": plain_decimal(terms.epsilon_max),
+        "purposes": list(terms.purposes),
+    }
+    if terms.diseases:
+        document["diseases"] = list(terms.diseases)
+    if terms.conditions:
+        document["conditions"] = {code: list(values) for code, values in terms.conditions.items()}
+    if terms.rounds_max is not None:
+        document["maxRounds"] = terms.rounds_max
+    return document
 
 
-def _decimal(text: Any) -> Decimal:
-    digits_max = 24
-    if not isinstance(text, str) or not 0 < len(text) <= digits_max or not set(text) <= set("0123456789."):
-        raise ValueError("write the number as a plain decimal text")
-    try:
-        value = Decimal(text)
-    except ArithmeticError as error:
-        raise ValueError("write the number as a plain decimal text") from error
-    if plain_decimal(value) != text:
-        raise ValueError("write the number in its shortest form")
-    return value
-
-
-def _did(text: str) -> str:
-    try:
-        key = PublicKey.from_did(text)
-    except AccordError as error:
-        raise ValueError(error.message) from error
-    if key.did != text:
-        raise ValueError("the did:key has an ambiguous spelling")
-    return text
-
-
-_Instant = Annotated[datetime, BeforeValidator(_instant)]
-_Plain = Annotated[Decimal, BeforeValidator(_decimal)]
-_Did = Annotated[str, AfterValidator(_did)]
-_Code = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,12}:[0-9]{7}$")]
-
-
-class _Strict(BaseModel):
-    # Strict: the canonical bytes are what was signed, so a value is read as it stands or not at all.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=False)
-
-
-class _Subject(_Strict):
-    subject: Annotated[_Did, Field(alias="id")]
-    institution: _Did
-    mechanism: Mechanism
-    action: Action
-    seq: Annotated[int, Field(ge=1, le=SEQ_MAX)]
-    prev: Sha256Hex | None = None
-    purposes: Annotated[tuple[_Code, ...], Field(min_length=1, max_length=_CODES_MAX)] | None = None
-    diseases: Annotated[tuple[_Code, ...], Field(min_length=1, max_length=_CODES_MAX)] | None = None
-    epsilon_max: Annotated[_Plain | None, Field(alias="epsilonMax")] = None
-    delta_max: Annotated[_Plain | None, Field(alias="deltaMax")] = None
-
-
-class _Document(_Strict):
-    context: Annotated[
-        tuple[Literal["https://www.w3.org/ns/credentials/v2"], Literal["https://w3id.org/accord/consent/v1"]],
-        Field(alias="@context"),
-    ]
-    type: tuple[Literal["VerifiableCredential"], Literal["AccordConsentRecord"]]
-    issuer: _Did
-    valid_from: Annotated[_Instant, Field(alias="validFrom")]
-    valid_until: Annotated[_Instant | None, Field(alias="validUntil")] = None
-    about: Annotated[_Subject, Field(alias="credentialSubject")]
-
-    def terms(self) -> Terms | None:
-        """The grant's terms; None for a refusal or a withdrawal."""
-        about = self.about
-        if not (about.purposes and about.epsilon_max is not None and about.delta_max is not None and self.valid_until):
-            return None
-        return Terms(
-            purposes=about.purposes,
-            diseases=about.diseases or (),
-            epsilon_max=about.epsilon_max,
-            delta_max=about.delta_max,
-            valid_until=self.valid_until,
-        )
-
-
-def _read(document: Mapping[str, Any]) -> _Document:
-    """Check everything about an unsigned document that does not need a key."""
-    try:
-        fields = _Document.model_validate_json(canonical_bytes(document), strict=True)
-    except ValidationError as error:
-        raise refused(describe(error)) from error
-    except PeerError as error:
-        raise refused(error.message.rstrip(".")) from error
-    if _has_null(document):
-        raise refused("it holds a null")
+def _read(document: Mapping[str, Any], content: bytes) -> RecordDocument:
+    """Check everything about an unsigned document that does not need a key; ``content`` is its canonical bytes."""
+    if b"null" in content and _has_null(document):
+        raise refused("it holds a null", reason="null")
+    if document.get("@context") != list(CONTEXT):
+        raise refused("its context is not the context of a consent record", reason="wrong-context")
+    fields = read_record(content)
     about = fields.about
-    carried = (about.purposes, about.epsilon_max, about.delta_max, fields.valid_until)
+    if (about.seq == 1) != (about.prev is None):
+        raise refused("the first record has no predecessor, every later one names its own", reason="wrong-chain-fields")
+    _check_issuer(fields)
     if about.action is Action.GRANT:
         _check_grant(fields)
-    elif any(value is not None for value in (*carried, about.diseases)):
-        raise refused(f"a {about.action.value} record carries no terms")
-    if (about.seq == 1) != (about.prev is None):
-        raise refused("the first record has no predecessor, every later one names its own")
-    attested = about.action is Action.WITHDRAW and fields.issuer == about.institution
-    if fields.issuer != about.subject and not attested:
-        raise refused("only the subject can grant or refuse, and only the institution can attest a withdrawal")
+    else:
+        _check_no_terms(fields)
     return fields
 
 
-def _check_grant(fields: _Document) -> None:
-    terms = fields.terms()
-    if terms is None:
-        raise refused("a grant names purposes, epsilonMax, deltaMax and validUntil")
+def _check_issuer(fields: RecordDocument) -> None:
+    about, issuer = fields.about, fields.issuer
+    if about.authority is not None:
+        if issuer != about.authority.about.guardian or issuer == about.subject:
+            raise refused("it carries an authority and is not by that guardian", reason="wrong-authority")
+    elif issuer == about.subject:
+        return
+    elif issuer == about.institution:
+        attestable = Action.REFUSE if about.mechanism is Mechanism.EHDS_OPTOUT else Action.WITHDRAW
+        if about.action is not attestable:
+            why = "only the subject can grant or refuse; what the institution attests leads towards no"
+            raise refused(why, reason=f"attested-{about.action.value}")
+        if about.next_key_hash is not None:
+            raise refused("only the subject can name their next key", reason="attested-next-key")
+    else:
+        why = "only the subject, or a guardian with an authority, can sign it"
+        raise refused(why, reason="no-authority")
+
+
+def _check_grant(fields: RecordDocument) -> None:
+    about, terms = fields.about, fields.terms()
+    if about.mechanism is Mechanism.EHDS_OPTOUT:
+        raise refused("an opt-out never grants", reason="wrong-terms")
+    if terms is None or about.statement is None:
+        why = "a grant names purposes, epsilonMax, deltaMax, codeHash, validUntil and its statement"
+        raise refused(why, reason="missing-terms")
     if terms.valid_until <= fields.valid_from:
-        raise refused("it ends before it begins")
+        raise refused("it ends before it begins", reason="wrong-terms")
     if terms.epsilon_max <= 0 or not 0 < terms.delta_max < 1:
-        raise refused("epsilonMax must be above 0, deltaMax between 0 and 1")
+        raise refused("epsilonMax must be above 0, deltaMax between 0 and 1", reason="wrong-terms")
     if len(set(terms.purposes)) != len(terms.purposes) or len(set(terms.diseases)) != len(terms.diseases):
-        raise refused("a purpose or a disease appears twice")
+        raise refused("a purpose or a disease appears twice", reason="wrong-terms")
+    if not set(terms.conditions) <= set(terms.purposes):
+        raise refused("a condition belongs to no purpose", reason="wrong-terms")
+    if (about.hipaa is None) == (about.mechanism is Mechanism.HIPAA_AUTHORIZATION):
+        raise refused("the elements of 45 CFR 164.508(c) belong to a HIPAA authorization", reason="missing-terms")
+    if (about.permit is None) == (about.mechanism is Mechanism.EHDS_PERMIT):
+        raise refused("the permit's number, body and user belong to an EHDS permit", reason="missing-terms")
+
+
+def _check_no_terms(fields: RecordDocument) -> None:
+    about = fields.about
+    carried = (
+        about.purposes,
+        about.diseases,
+        about.conditions,
+        about.epsilon_max,
+        about.delta_max,
+        about.code_hash,
+        about.max_rounds,
+        about.hipaa,
+        about.permit,
+        fields.valid_until,
+        about.statement if about.action is Action.WITHDRAW else None,
+    )
+    if any(value is not None for value in carried):
+        raise refused(f"a {about.action.value} record carries no terms", reason="wrong-terms")
 
 
 def _has_null(value: Any) -> bool:

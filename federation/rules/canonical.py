@@ -20,6 +20,31 @@ DEPTH_MAX: Final = 32
 SIZE_MAX_BYTES: Final = 1 << 20
 
 
+class JsonError(PeerError):
+    """A JSON document is refused; ``reason`` says why, for machines.
+
+    One of ``not-json``, ``oversize``, ``too-deep``, ``duplicate-key``, ``float``, ``integer-too-large``,
+    ``lone-surrogate``, ``not-canonical``, ``not-a-json-type``.
+    """
+
+    def __init__(self, message: str, *, remedy: str, reason: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.reason = reason
+
+    @property
+    def code(self) -> str:
+        """As its parent: whoever handles errors by class sees one class of peers' errors."""
+        return PeerError.__name__
+
+
+class _RefusedValueError(ValueError):
+    """Raised inside the parser's hooks; carries the reason out."""
+
+    def __init__(self, why: str, reason: str) -> None:
+        super().__init__(why)
+        self.reason = reason
+
+
 def canonical_bytes(value: Any) -> bytes:
     """The RFC 8785 form of ``value``, UTF-8 bytes.
 
@@ -40,7 +65,7 @@ def parse(data: bytes, *, max_bytes: int = SIZE_MAX_BYTES) -> Any:
         PeerError: always this type, whatever is wrong.
     """
     if len(data) > max_bytes:
-        raise _refused(f"it has {len(data)} bytes, more than the {max_bytes} allowed")
+        raise _refused(f"it has {len(data)} bytes, more than the {max_bytes} allowed", "oversize")
     if data.count(b"[") + data.count(b"{") > DEPTH_MAX:
         _check_depth(data)
     try:
@@ -51,8 +76,12 @@ def parse(data: bytes, *, max_bytes: int = SIZE_MAX_BYTES) -> Any:
             parse_constant=_no_float,
             parse_int=_bounded_int,
         )
-    except (ValueError, RecursionError) as error:
-        raise _refused(str(error)) from error
+    except _RefusedValueError as error:
+        raise _refused(str(error), error.reason) from error
+    except RecursionError as error:
+        raise _refused(str(error), "too-deep") from error
+    except ValueError as error:
+        raise _refused(str(error), "not-json") from error
     check_values(value, depth=0)
     return value
 
@@ -65,7 +94,7 @@ def parse_canonical(data: bytes, *, max_bytes: int = SIZE_MAX_BYTES) -> Any:
     """
     value = parse(data, max_bytes=max_bytes)
     if rfc8785.dumps(value) != data:
-        raise _refused("it is not in canonical form (RFC 8785)")
+        raise _refused("it is not in canonical form (RFC 8785)", "not-canonical")
     return value
 
 
@@ -83,26 +112,28 @@ def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _refused(why: str) -> PeerError:
-    return PeerError(f"The JSON document is refused: {why}.", remedy="Ask its author for a well-formed document.")
+def _refused(why: str, reason: str) -> JsonError:
+    return JsonError(
+        f"The JSON document is refused: {why}.", remedy="Ask its author for a well-formed document.", reason=reason
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"the key {key!r} appears twice")
+            raise _RefusedValueError(f"the key {key!r} appears twice", "duplicate-key")
         result[key] = value
     return result
 
 
 def _no_float(text: str) -> Any:
-    raise ValueError(f"the number {text[:40]} is not an integer (decimals travel as strings)")
+    raise _RefusedValueError(f"the number {text[:40]} is not an integer (decimals travel as strings)", "float")
 
 
 def _bounded_int(text: str) -> int:
     if len(text) > len(str(INTEGER_MAX)) + 1:
-        raise ValueError("an integer is beyond 2^53 - 1")
+        raise _RefusedValueError("an integer is beyond 2^53 - 1", "integer-too-large")
     return int(text)
 
 
@@ -122,7 +153,7 @@ def _check_depth(data: bytes) -> None:
         elif byte in b"[{":
             depth += 1
             if depth > DEPTH_MAX:
-                raise _refused(f"it nests deeper than {DEPTH_MAX}")
+                raise _refused(f"it nests deeper than {DEPTH_MAX}", "too-deep")
         elif byte in b"]}":
             depth -= 1
 
@@ -134,25 +165,25 @@ def check_values(value: Any, *, depth: int) -> None:
         PeerError: see :func:`canonical_bytes`.
     """
     if depth > DEPTH_MAX:
-        raise _refused(f"it nests deeper than {DEPTH_MAX}")
+        raise _refused(f"it nests deeper than {DEPTH_MAX}", "too-deep")
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, int):
         if abs(value) > INTEGER_MAX:
-            raise _refused("an integer is beyond 2^53 - 1")
+            raise _refused("an integer is beyond 2^53 - 1", "integer-too-large")
     elif isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise _refused("a string holds a lone surrogate") from None
+            raise _refused("a string holds a lone surrogate", "lone-surrogate") from None
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise _refused("a key is not a string")
+                raise _refused("a key is not a string", "not-a-json-type")
             check_values(key, depth=depth + 1)
             check_values(item, depth=depth + 1)
     elif isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         for item in value:
             check_values(item, depth=depth + 1)
     else:
-        raise _refused(f"a value of type {type(value).__name__} has no canonical form here")
+        raise _refused(f"a value of type {type(value).__name__} has no canonical form here", "not-a-json-type")

@@ -29,7 +29,7 @@ def parse_instant(text: str) -> datetime:
     try:
         if not _FORM.fullmatch(text):
             raise ValueError("wrong form")
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return datetime.fromisoformat(text)
     except ValueError as error:
         raise PeerError(
             f"{text[:40]!r} is not an instant.", remedy="Write it as 2026-11-22T00:10:00Z (UTC, whole seconds)."
