@@ -1,1 +1,7 @@
-"""Cosignatures for consent logs: asking the named witnesses, and being one for others."""
+"""Institutions cosign each other's consent logs, so that none can show two histories of what its people said."""
+
+from consent.cosigning.requester import Cosigning
+from consent.cosigning.tables import COSIGNING_TABLES
+from consent.cosigning.witness import ConsentWitness
+
+__all__ = ["COSIGNING_TABLES", "ConsentWitness", "Cosigning"]

@@ -1,4 +1,4 @@
-"""``accord log``: verify an exported study offline, and read a study's log."""
+"""``accord log``: verify an exported study offline, read a study's log, check evidence of a split view."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -77,6 +77,48 @@ def show(
         note("To check models, values and payments as well: `accord log verify`.")
 
 
+@app.command()
+def evidence(
+    file: Annotated[Path, typer.Argument(help="Evidence of a split view, from a witness's folder evidence/.")],
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="The accused party's key (did:key:... or peer id), obtained elsewhere."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check, offline, the proof that one key signed two histories of one log.
+
+    Exit code 0: proven against --key. 3: it proves a split view, but without --key nobody knows whose key that is.
+    4: it proves nothing.
+
+    Example: accord log evidence evidence/4f2a....json --key did:key:z6Mk...
+    """
+    from federation.rules.equivocation import verify_evidence
+
+    found = verify_evidence(_evidence_bytes(file), signer=None if key is None else _public_key(key))
+    data: dict[str, Any] = {
+        "proven": True,
+        "kind": found.kind,
+        "origin": found.origin,
+        "sizes": list(found.sizes),
+        "index": found.index,
+        "signer": {"key": found.signer.did, "proven": key is not None},
+    }
+    if key is not None:
+        emit(data, as_json=as_json, text=f"Proven: {found.sentence}")
+        return
+    error = UnprovenSignerError(
+        "The evidence is sound, but whose key that is stays unproven.",
+        remedy="Give the party's key with --key, obtained from another source than this file.",
+    )
+    if not as_json:
+        emit({}, as_json=False, text=f"Sound: {found.sentence}")
+        raise error
+    problem = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    emit({**data, "error": problem}, as_json=True, text="")
+    raise typer.Exit(error.exit_code)
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """One entry as it is shown; ``site`` is the party's short name."""
@@ -88,6 +130,21 @@ class _Row:
     site: str | None
     text: str
     id: str
+
+
+def _evidence_bytes(file: Path) -> bytes:
+    from federation.rules.equivocation import EVIDENCE_BYTES_MAX
+
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(EVIDENCE_BYTES_MAX + 2)
+    except OSError as error:
+        raise OperatorError(f"{file} cannot be read: {error.strerror}.", remedy="Check the file's name.") from error
+    if len(data) > EVIDENCE_BYTES_MAX + 1:
+        raise PeerError(
+            f"{file} is no evidence of a split view: it is too large.", remedy="Ask for the file as it was kept."
+        )
+    return data
 
 
 def _public_key(text: str) -> "PublicKey":

@@ -8,13 +8,17 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
+from federation.rules.entries import ENTRY_BYTES_MAX, Did, EnvelopeText
 from federation.rules.study import PLAN_BYTES_MAX, Wire
 
 JOIN: Final = "/accord/join/1"
 AGREEMENT: Final = "/accord/agreement/1"
 REVOCATION: Final = "/accord/revocation/1"
 COSIGN: Final = "/accord/cosign/1"
+CONSENT_COSIGN: Final = "/accord/consent-cosign/1"
+"""A peer's consent log is shown to a witness (``consent.cosigning``); served by every node."""
+CONSENT_RELAY: Final = "/accord/consent-relay/1"
+"""The coordinator's door through which nodes, which listen nowhere, reach each other's ``CONSENT_COSIGN``."""
 
 JOIN_BYTES_MAX: Final = 4096
 PLAN_REPLY_BYTES_MAX: Final = 2 * PLAN_BYTES_MAX
@@ -22,6 +26,9 @@ DOCUMENT_BYTES_MAX: Final = 64 * 1024
 COSIGN_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
 COSIGN_ENTRIES_MAX: Final = 256
 REPLY_BYTES_MAX: Final = 64 * 1024
+CONSENT_COSIGN_BYTES_MAX: Final = 16 * 1024
+CONSENT_REPLY_BYTES_MAX: Final = 4096
+RELAY_BYTES_MAX: Final = 3 * CONSENT_COSIGN_BYTES_MAX
 
 
 class JoinRequest(Wire):
@@ -48,3 +55,12 @@ class CosignReply(Wire):
     version: Literal[1] = 1
     size: Annotated[int, Field(ge=0)]
     cosignature: Annotated[str, StringConstraints(max_length=1024)] | None = None
+
+
+class RelayRequest(Wire):
+    """A party asks the coordinator to pass ``request`` on to the party ``witness``, by ``CONSENT_COSIGN``."""
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    witness: Did
+    request: Annotated[str, StringConstraints(min_length=1, max_length=CONSENT_COSIGN_BYTES_MAX)]

@@ -31,6 +31,7 @@ from .protocols import (
     JOIN_BYTES_MAX,
     REVOCATION,
 )
+from .relay import Relay
 from .rounds import RoundRunner
 from .status import awaited, awaited_cosignatures, phase
 from .valuing import Valuer
@@ -88,12 +89,13 @@ class StudyService:
         self._cosigned_at = 0.0
 
     def serve(self) -> None:
-        """Open the doors: invitations, agreements, revocations, blobs."""
+        """Open the doors: invitations, agreements, revocations, blobs, and the way from node to node."""
         exchange, membership = self._parts.exchange, self._parts.membership
         exchange.serve(JOIN, membership.join, max_bytes=JOIN_BYTES_MAX, strangers=True)
         exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
+        Relay(exchange, self._history.state.study, membership.allowed).serve()
 
     def run(self, *, until_settled: bool = False) -> None:
         """The loop, until ``stop`` is set (or the study is settled and every connected witness has cosigned)."""
