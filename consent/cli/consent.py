@@ -22,6 +22,7 @@ from consent.cli.instructions import (
     with_times,
     without_terms,
 )
+from consent.cli.serve import register
 from consent.registry import LICENCE_REF, TABLES, Registry, open_registry
 from consent.rules.decision import Decision, chain_fault, use_of
 from consent.rules.purposes import in_words
@@ -38,6 +39,7 @@ from federation.settings import PartyFolder, load_settings
 from federation.storage.database import open_database
 
 app = group("Grant, withdraw and verify people's signed consents.")
+register(app)
 
 WalletOption = Annotated[
     Path,
