@@ -1,8 +1,8 @@
 """Whether a subject's data may be used now: ``permits(history, use, now)``.
 
-The history is the subject's whole chain of records. Everything must hold: each signature, no gap in ``seq``, each
-``prev`` the digest before it, one subject, this institution, this mechanism, and the newest record exactly the one that
-the registry last acknowledged. Then the newest record alone decides. Fail closed: whatever is missing, unknown, broken,
+The history is the subject's whole chain of records. Everything must hold: each signature, the whole unbroken chain
+(:mod:`consent.rules.chain`), this institution, this mechanism, and the newest record exactly the one that the registry
+last acknowledged. Then the newest record alone decides. Fail closed: whatever is missing, unknown, broken,
 expired, not yet valid, not yet witnessed, given on information that has changed since, or needs a person to judge means
 no. A withdrawal or a refusal holds at once, whatever time it names, and waits for nobody's signature; a grant holds
 from ``validFrom`` until just before ``validUntil``, and a guardian's until the child comes of age.
@@ -19,6 +19,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from consent.rules.chain import broken
 from consent.rules.duo import NOTHING_DECLARED, Declared, moment_of
 from consent.rules.message import msg
 from consent.rules.purposes import Consented, Wanted, judge
@@ -40,10 +41,6 @@ __all__ = [
     "permits",
     "use_of",
 ]
-
-# The mechanisms under which one record speaks for a whole source.
-WHOLE_SOURCE: Final = frozenset({"licence", "dpa", "ehds-permit"})
-OPT_OUT: Final = "ehds-optout"
 
 
 class Status(StrEnum):
@@ -190,9 +187,12 @@ def permits(
         records = [reader(data) for data in history]
     except ConsentError as error:
         return _no(Status.INVALID, _unverified(error))
-    broken = chain_fault(records, institution=use.institution, kind=use.kind, head=head)
-    if broken is not None:
-        return _no(Status.INVALID, broken)
+    opt_out = records[-1].mechanism is Mechanism.EHDS_OPTOUT and records[-1].action is not Action.WITHDRAW
+    fault = chain_fault(records, institution=use.institution, kind=None if opt_out else use.kind, head=head)
+    if fault is not None:
+        return _no(Status.INVALID, fault)
+    if opt_out:
+        return _opted_out(records[-1])
     return _newest_decides(records[-1], use, now, binding=binding, notices=notices)
 
 
@@ -215,11 +215,11 @@ def objection(
         records = [reader(data) for data in history]
     except ConsentError as error:
         return _no(Status.INVALID, _unverified(error))
-    broken = chain_fault(records, institution=institution, head=head)
-    if broken is not None:
-        return _no(Status.INVALID, broken)
+    fault = chain_fault(records, institution=institution, head=head)
+    if fault is not None:
+        return _no(Status.INVALID, fault)
     newest = records[-1]
-    if newest.mechanism.value == OPT_OUT:
+    if newest.mechanism is Mechanism.EHDS_OPTOUT:
         return None if newest.action is Action.WITHDRAW else _opted_out(newest)
     if newest.action is Action.GRANT:
         return None
@@ -233,23 +233,15 @@ def chain_fault(
 
     None if they are. ``kind`` None accepts any mechanism; ``head`` None leaves roll-back to the caller.
     """
-    first = records[0]
-    prev: str | None = None
-    for seq, record in enumerate(records, start=1):
-        if record.seq != seq:
-            return reason("gap", seq=str(seq))
-        if record.prev != prev:
-            return reason("wrong_prev", seq=str(seq))
-        if record.subject != first.subject:
-            return reason("two_subjects")
-        if record.mechanism is not first.mechanism:
-            return reason("two_mechanisms")
-        if record.institution != institution:
-            return reason("other_institution")
-        prev = record.digest
-    if kind is not None and first.mechanism is not kind and first.mechanism.value != OPT_OUT:
-        return reason("other_mechanism", kind_asked=kind.value, kind_given=first.mechanism.value)
-    if head is not None and (records[-1].seq, prev) != (head.seq, head.digest):
+    if any(record.institution != institution for record in records):
+        return reason("other_institution")
+    fault = broken(records)
+    if fault is not None:
+        return reason(fault.code, **fault.values)
+    newest = records[-1]
+    if kind is not None and newest.mechanism is not kind:
+        return reason("other_mechanism", kind_asked=kind.value, kind_given=newest.mechanism.value)
+    if head is not None and (newest.seq, newest.digest) != (head.seq, head.digest):
         return reason("rolled_back")
     return None
 
@@ -262,13 +254,13 @@ def _newest_decides(
     binding: Callable[[ConsentRecord], bool] | None,
     notices: NoticePolicy | None,
 ) -> Decision:
-    if record.mechanism.value == OPT_OUT and record.action is not Action.WITHDRAW:
-        return _opted_out(record)
     if record.action is not Action.GRANT or record.terms is None:
         return _said_no(record)
     terms = record.terms
     if now < record.valid_from:
         return _no(Status.INVALID, reason("not_yet_valid", at=format_instant(record.valid_from)))
+    if record.guardian is not None and now >= record.guardian.majority:
+        return _no(Status.EXPIRED, reason("majority", at=format_instant(record.guardian.majority)))
     if now >= terms.valid_until:
         return _no(Status.EXPIRED, reason("expired", at=format_instant(terms.valid_until)))
     if notices is not None and not notices.accepts(_notice_of(record)):
@@ -289,27 +281,24 @@ def _newest_decides(
 
 
 def _uncovered(terms: Terms, use: Use, now: datetime) -> tuple[Reason, ...]:
-    consented = Consented(terms.purposes, terms.diseases, getattr(terms, "conditions", {}))
+    consented = Consented(terms.purposes, terms.diseases, terms.conditions)
     found = judge(consented, Wanted(use.duo, use.disease, use.declared), now)
     reasons = [reason(finding.code, **finding.values) for finding in found]
     if use.epsilon > terms.epsilon_max:
         reasons.append(reason("epsilon", allowed=plain_decimal(terms.epsilon_max), asked=plain_decimal(use.epsilon)))
     if use.delta > terms.delta_max:
         reasons.append(reason("delta", allowed=plain_decimal(terms.delta_max), asked=plain_decimal(use.delta)))
-    code_hash: str | None = getattr(terms, "code_hash", None)
-    if code_hash is not None and set(use.code) != {code_hash}:
-        reasons.append(reason("code", allowed_code=code_hash))
-    rounds_max: int | None = getattr(terms, "rounds_max", None)
-    if rounds_max is not None and use.rounds is None:
-        reasons.append(reason("rounds_unknown", allowed=str(rounds_max)))
-    elif rounds_max is not None and use.rounds is not None and use.rounds > rounds_max:
-        reasons.append(reason("rounds", allowed=str(rounds_max), asked=str(use.rounds)))
+    if terms.code_hash is not None and set(use.code) != {terms.code_hash}:
+        reasons.append(reason("code", allowed_code=terms.code_hash))
+    if terms.rounds_max is not None and use.rounds is None:
+        reasons.append(reason("rounds_unknown", allowed=str(terms.rounds_max)))
+    elif terms.rounds_max is not None and use.rounds is not None and use.rounds > terms.rounds_max:
+        reasons.append(reason("rounds", allowed=str(terms.rounds_max), asked=str(use.rounds)))
     return tuple(reasons)
 
 
 def _notice_of(record: ConsentRecord) -> str | None:
-    statement = getattr(record, "statement", None)
-    return getattr(statement, "notice_hash", None)
+    return None if record.statement is None else record.statement.notice.hash
 
 
 def _said_no(record: ConsentRecord) -> Decision:

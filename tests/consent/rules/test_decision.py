@@ -102,7 +102,7 @@ def broken_chains() -> dict[str, tuple[tuple[bytes, ...], str]]:
         "the withdrawal is left out": ((first, third), "gap"),
         "the first is left out": ((second, third), "gap"),
         "the order is changed": ((second, first), "gap"),
-        "one stands twice": ((first, first), "gap"),
+        "one stands twice": ((first, first), "replayed"),
         "another branch": ((first, record(WITHDRAW, seq=2, prev="0" * 64)), "wrong_prev"),
         "two people": ((first, bens), "two_subjects"),
         "two institutions": ((first, elsewhere), "other_institution"),
