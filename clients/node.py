@@ -46,6 +46,7 @@ from federation.rules.study import StudyPlan, open_agreement, open_plan
 from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
 from federation.storage.blobs import BlobStore, FolderBlobStore
 from federation.storage.database import read, write
+from federation.storage.evidence import EvidenceStore, FolderEvidence, MemoryEvidence
 from federation.storage.log import SqliteLog
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class NodeFolder:
             for name, value in values.items():
                 setattr(row, name, value)
             session.add(row)
+
+    @property
+    def evidence(self) -> FolderEvidence:
+        """Proofs that another party showed different histories."""
+        return FolderEvidence(self.files.evidence)
 
     def replica(self, study: str) -> SqliteLog:
         """This node's copy of a study's log."""
@@ -192,6 +198,7 @@ class NodeParts:
     exchange: Exchange
     membership: StudyMembership
     noise: NoiseSource = field(default_factory=SecureNoise)
+    evidence: EvidenceStore = field(default_factory=MemoryEvidence)
     clock: Callable[[], datetime] = system_clock
     consent_batch_s: float = 60.0
 
@@ -234,6 +241,7 @@ class Node:
             key=parts.key,
             log=parts.replica,
             blobs=self._fetch,
+            evidence=parts.evidence,
             clock=parts.clock,
         )
         self._delivered = b""

@@ -2,7 +2,7 @@
 
 Checked before a cosignature: every entry by the log's rules, every round's aggregate from the blobs, every settlement
 from the opened value tables, and that the tree extends the one cosigned last. The replica is on disk before anything is
-signed, so a witness never signs two trees that do not fit.
+signed, so a witness never signs two trees that do not fit. A fork that the coordinator signed is kept as evidence.
 """
 
 import logging
@@ -13,11 +13,14 @@ from datetime import datetime
 from federation.coordinator.protocols import CosignReply, CosignRequest
 from federation.errors import PeerError
 from federation.rules import audit
-from federation.rules.checkpoint import cosign, cosignature_line, open_checkpoint
+from federation.rules.checkpoint import SignedCheckpoint, cosign, cosignature_line, open_checkpoint
 from federation.rules.entries import RoundClosed, StudySettled, open_entry
+from federation.rules.equivocation import Evidence, two_leaves, two_roots
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.merkle import leaf_hash
 from federation.rules.replay import StudyState, apply, begin, replay
 from federation.rules.study import StudyPlan, read
+from federation.storage.evidence import EvidenceStore
 from federation.storage.log import MerkleLog
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class Witness:
         key: the institution's key.
         log: where the replica is kept.
         blobs: fetches a blob by its name (from the node's store, else from the coordinator).
+        evidence: where proofs of split views are kept.
         clock: stamps cosignatures.
     """
 
@@ -47,11 +51,13 @@ class Witness:
         key: PrivateKey,
         log: MerkleLog,
         blobs: Blobs,
+        evidence: EvidenceStore,
         clock: Callable[[], datetime],
     ) -> None:
         self._key = key
         self._log = log
         self._blobs = blobs
+        self._evidence = evidence
         self._clock = clock
         self._lock = threading.Lock()
         self._state = replay(begin(plan, plan_blob=plan_blob, coordinator=coordinator), log.entries(0, log.size))
@@ -84,6 +90,7 @@ class Witness:
                 return  # a gap: the reply's size tells the coordinator where to begin
             if index < self._log.size:
                 if self._log.entry(index) != data:
+                    self._keep(self._fork_of(request))
                     raise PeerError(
                         f"Entry {index} is not the one that this witness was shown before: the log is forked.",
                         remedy="Keep both as evidence; this node no longer cosigns this log.",
@@ -100,19 +107,16 @@ class Witness:
 
     def _cosign(self, note: str) -> str | None:
         """The cosignature line for a checkpoint of exactly the replica; None while entries are missing."""
-        signed = open_checkpoint(
-            note.encode("utf-8"),
-            origin=self._state.plan.origin,
-            signer=self._state.coordinator,
-            witnesses=self._state.witnesses,
-        )
+        signed = self._open(note.encode("utf-8"))
         checkpoint = signed.checkpoint
         if checkpoint.size > self._log.size:
             return None
         last = self._log.latest_checkpoint()
         if last is not None and checkpoint.size < last[0]:
+            self._keep(self._second_root(signed))
             raise PeerError("The checkpoint is older than the one cosigned last.", remedy="Show the newest one.")
         if checkpoint.root != self._log.root(checkpoint.size):
+            self._keep(self._second_root(signed))
             raise PeerError(
                 f"The checkpoint of size {checkpoint.size} is not the tree that this witness was shown.",
                 remedy="Keep the checkpoint as evidence: its signer shows different logs to different parties.",
@@ -121,3 +125,37 @@ class Witness:
         line = cosignature_line(cosign(checkpoint, self._key, timestamp=int(self._clock().timestamp())))
         logger.info("cosigned size %d", checkpoint.size)
         return line
+
+    def _open(self, note: bytes) -> SignedCheckpoint:
+        state = self._state
+        return open_checkpoint(note, origin=state.plan.origin, signer=state.coordinator, witnesses=state.witnesses)
+
+    def _second_root(self, shown: SignedCheckpoint) -> Evidence | None:
+        """Evidence, if another tree of this size was cosigned before."""
+        stored = self._log.checkpoint(shown.checkpoint.size)
+        return None if stored is None else two_roots(self._open(stored), shown)
+
+    def _fork_of(self, request: CosignRequest) -> Evidence | None:
+        """Evidence, if the checkpoint that came with other entries than the known ones proves that both were signed.
+
+        Without a checkpoint over them the coordinator has signed entries, but no second tree.
+        """
+        last = self._log.latest_checkpoint()
+        if request.checkpoint is None or last is None:
+            return None
+        body, _, lines = request.checkpoint.partition("\n\n")  # another history may name other witnesses
+        shown = self._open(f"{body}\n\n{lines.partition(chr(10))[0]}\n".encode())
+        mine = self._open(last[1])
+        known = list(self._log.leaf_hashes())
+        theirs = known[: request.first] + [leaf_hash(text.encode("utf-8")) for text in request.entries]
+        return two_leaves(mine, known[: last[0]], shown, theirs) or self._second_root(shown)
+
+    def _keep(self, fork: Evidence | None) -> None:
+        if fork is not None:
+            place = self._evidence.keep(fork)
+            logger.error(
+                "SPLIT VIEW: the coordinator signed two logs. Anybody can check the proof: "
+                "accord log evidence %s --key %s",
+                place,
+                fork.signer,
+            )

@@ -74,6 +74,11 @@ class PartyFolder:
         return self.path / "blobs"
 
     @property
+    def evidence(self) -> Path:
+        """``evidence/``: proofs that a party showed different histories (``accord log evidence``)."""
+        return self.path / "evidence"
+
+    @property
     def run(self) -> Path:
         """``run/``: process id, address and status while the party runs."""
         return self.path / "run"

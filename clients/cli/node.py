@@ -120,6 +120,7 @@ def run(
                     blobs=opened.blobs,
                     exchange=host,
                     membership=membership,
+                    evidence=opened.evidence,
                     consent_batch_s=consent_batch_s,
                 )
             )

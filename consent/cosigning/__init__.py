@@ -2,6 +2,6 @@
 
 from consent.cosigning.requester import Cosigning
 from consent.cosigning.tables import COSIGNING_TABLES
-from consent.cosigning.witness import ConsentWitness
+from consent.cosigning.witness import ConsentLogWitness
 
-__all__ = ["COSIGNING_TABLES", "ConsentWitness", "Cosigning"]
+__all__ = ["COSIGNING_TABLES", "ConsentLogWitness", "Cosigning"]

@@ -3,7 +3,7 @@
 Rules kept: the checkpoint is signed by the institution whose name the log bears; it extends the one cosigned last; it
 is on disk before the cosignature is made, so that a crash can lose a signature but never a memory. At first contact any
 size is taken. A witness that is shown a forked tree refuses, keeps the evidence, and says how to show it to others;
-it also compares what the institution shows to others, in the studies' logs (:meth:`ConsentWitness.compare`).
+it also compares what the institution shows to others, in the studies' logs (:meth:`ConsentLogWitness.compare`).
 """
 
 import logging
@@ -36,7 +36,7 @@ BURST: Final = 60
 logger = logging.getLogger(__name__)
 
 
-class ConsentWitness:
+class ConsentLogWitness:
     """One party as a witness of its peers' consent logs.
 
     Args:

@@ -19,8 +19,10 @@ from federation.rules.checkpoint import (
     verify_cosignature,
 )
 from federation.rules.entries import Entry, RoundClosed, StudySettled, make_entry
+from federation.rules.equivocation import verify_evidence
 from federation.rules.keys import PrivateKey
 from federation.rules.study import read
+from federation.storage.evidence import MemoryEvidence
 from federation.storage.log import MemoryLog
 
 
@@ -37,6 +39,7 @@ class Shown:
     def __init__(self, study: InMemoryStudy) -> None:
         self.study = study
         self.log = MemoryLog("replica")
+        self.evidence = MemoryEvidence()
         self.key = study["ash"].key
         self.coordinator: PrivateKey = study.key
         self.blobs: Callable[[str], bytes] = study.blobs.get
@@ -51,6 +54,7 @@ class Shown:
             key=self.key,
             log=self.log,
             blobs=lambda name: self.blobs(name),  # noqa: PLW0108 - tests exchange ``blobs`` later
+            evidence=self.evidence,
             clock=self.study.clock,
         )
 
@@ -140,6 +144,40 @@ def test_two_trees_of_one_size_are_not_both_signed(shown: Shown) -> None:
     with pytest.raises(PeerError, match="is not the tree that this witness was shown") as refused:
         shown.show([], first=6, note=shown.note(6, root=bytes(32)))
     assert "evidence" in refused.value.remedy
+
+
+def test_two_trees_of_one_size_are_kept_as_evidence(shown: Shown) -> None:
+    shown.show(shown.entries[:6], note=shown.note(6))
+    with pytest.raises(PeerError):
+        shown.show([], first=6, note=shown.note(6, root=bytes(32)))
+    (case,) = shown.evidence.cases()
+    found = verify_evidence(case, signer=shown.study.key.public)
+    assert (found.kind, found.sizes, found.origin) == ("two-roots", (6, 6), shown.study.plan.origin)
+
+
+def test_a_log_that_was_rewritten_and_signed_again_is_kept_as_evidence(shown: Shown) -> None:
+    """The coordinator really makes another log (each entry and the checkpoint are its own) and shows it as the one."""
+    shown.show(shown.entries[:6], note=shown.note(6))
+    fork = MemoryLog("fork")
+    later = shown.study.entries()[4]
+    moved = later.model_copy(update={"time": later.time.replace("2026", "2027")}).sign(shown.study.key).to_bytes()
+    for number, data in enumerate([*shown.entries[:4], moved, *shown.entries[5:9]]):
+        fork.append(str(number), data)
+    note = shown.note(9, root=fork.root())
+    with pytest.raises(PeerError, match="the log is forked"):
+        shown.show(fork.entries(2), first=2, note=note)
+    (case,) = shown.evidence.cases()
+    found = verify_evidence(case, signer=shown.study.key.public)
+    assert (found.kind, sorted(found.sizes), found.index) == ("two-leaves", [6, 9], 4)
+    assert shown.log.entries() == shown.entries[:6]
+
+
+def test_other_entries_without_a_signed_tree_over_them_are_refused_and_prove_nothing(shown: Shown) -> None:
+    shown.show(shown.entries[:6], note=shown.note(6))
+    later = shown.study.entries()[5]
+    moved = later.model_copy(update={"time": later.time.replace("2026", "2027")}).sign(shown.study.key).to_bytes()
+    shown.refuses("the log is forked", [moved], first=5)
+    assert shown.evidence.cases() == []
 
 
 def test_a_checkpoint_by_another_key_or_of_another_log_is_refused(shown: Shown) -> None:

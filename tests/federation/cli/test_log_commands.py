@@ -7,6 +7,9 @@ import pytest
 from federation.cli.log import _TEXTS
 from federation.cli.main import main
 from federation.rules import replay
+from federation.rules.checkpoint import Checkpoint, sign_checkpoint
+from federation.rules.equivocation import two_roots
+from federation.rules.keys import PrivateKey
 
 
 def test_every_kind_of_entry_has_words() -> None:
@@ -112,3 +115,59 @@ def test_a_coordinators_folder_is_shown_and_exported(
     written = json.loads(capsys.readouterr().out)
     assert written["files"] == len([path for path in out.rglob("*") if path.is_file()])
     assert main(["log", "verify", str(out), "--key", written["key"]]) == 0
+
+
+# Evidence
+
+
+@pytest.fixture
+def forked(tmp_path: Path) -> tuple[PrivateKey, Path]:
+    key = PrivateKey(bytes([9]) * 32)
+    one, other = (sign_checkpoint(Checkpoint("accord.test/small", 7, bytes([fill]) * 32), key) for fill in (1, 2))
+    found = two_roots(one, other)
+    assert found is not None
+    path = tmp_path / "evidence.json"
+    path.write_bytes(found.to_bytes())
+    return key, path
+
+
+def test_evidence_is_proven_against_the_accused_key(
+    forked: tuple[PrivateKey, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, path = forked
+    assert main(["log", "evidence", str(path), "--key", key.public.did]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("Proven: ")
+    assert "two different trees of 7 entries of the log accord.test/small" in output
+    assert main(["log", "evidence", str(path), "--key", key.public.peer_id, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["proven"], found["kind"], found["sizes"]) == (True, "two-roots", [7, 7])
+    assert found["signer"] == {"key": key.public.did, "proven": True}
+
+
+def test_evidence_without_a_key_is_exit_code_3(
+    forked: tuple[PrivateKey, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["log", "evidence", str(forked[1])]) == 3
+    captured = capsys.readouterr()
+    assert captured.out.startswith("Sound: ")
+    assert "--key" in captured.err
+    assert main(["log", "evidence", str(forked[1]), "--json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert document["signer"]["proven"] is False
+    assert document["error"]["code"] == "UnprovenSignerError"
+
+
+def test_what_proves_nothing_is_exit_code_4_and_what_is_not_there_2(
+    forked: tuple[PrivateKey, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, path = forked
+    other = PrivateKey(bytes([8]) * 32).public.did
+    assert main(["log", "evidence", str(path), "--key", other]) == 4
+    assert "not about" in capsys.readouterr().err
+    for data in (path.read_bytes().replace(b"two-roots", b"two-leaves"), b"", b"{}\n", b"x" * 10**6):
+        altered = tmp_path / "altered"
+        altered.write_bytes(data)
+        assert main(["log", "evidence", str(altered), "--key", key.public.did]) == 4
+    assert main(["log", "evidence", str(tmp_path / "nowhere"), "--key", key.public.did]) == 2
+    assert main(["log", "evidence", str(path), "--key", "my key"]) == 2
