@@ -9,14 +9,14 @@ proof with exactly the fields that the suite names. What the document means is n
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 import base58
 
 from consent.rules.refusal import refused
-from consent.rules.signature import key_of, signature_of, verify
+from consent.rules.signature import signature_of, strong_point, verify
 from federation.errors import AccordError
 from federation.rules.canonical import canonical_bytes
 from federation.rules.instant import format_instant, parse_instant
@@ -81,19 +81,27 @@ def verify_proof(document: Mapping[str, Any]) -> tuple[PublicKey, datetime]:
         ConsentError: whatever is wrong with the proof.
     """
     unsecured = {name: value for name, value in document.items() if name != "proof"}
+    proof = document.get("proof")
     try:
-        return verify_detached(document.get("proof"), unsecured.get("@context"), canonical_bytes(unsecured))
+        content = canonical_bytes(unsecured)
+        config = {name: value for name, value in proof.items() if name != "proofValue"} if _is_whole(proof) else {}
+        signer, created = verify_detached(proof, unsecured.get("@context"), content, canonical_bytes(config))
     except AccordError as error:
         raise refused(error.message.rstrip("."), reason=getattr(error, "reason", "malformed")) from error
+    return PublicKey.from_did(signer), created
 
 
-def verify_detached(proof: Any, context: Any, unsecured: bytes) -> tuple[PublicKey, datetime]:
-    """As :func:`verify_proof`, for a document that is canonical already.
+def verify_detached(
+    proof: Any, context: Any, content: bytes, config: bytes, *, known: Container[str] = ()
+) -> tuple[str, datetime]:
+    """As :func:`verify_proof`, for a document that is canonical already; returns the signer's did.
 
     Args:
         proof: the document's ``proof``, as parsed.
         context: the document's ``@context``.
-        unsecured: the canonical bytes of the document without its proof.
+        content: the canonical bytes of the document without its proof.
+        config: the canonical bytes of the proof without its ``proofValue``.
+        known: see :func:`consent.rules.signature.strong_point`.
 
     Raises:
         ConsentError: whatever is wrong with the proof.
@@ -102,7 +110,7 @@ def verify_detached(proof: Any, context: Any, unsecured: bytes) -> tuple[PublicK
         raise refused("it does not carry exactly one complete proof", reason="several-proofs" if proof else "no-proof")
     if not isinstance(proof, Mapping):
         raise refused("it does not carry exactly one complete proof", reason="no-proof")
-    if set(proof) != _FIELDS:
+    if not _is_whole(proof):
         raise refused("it does not carry exactly one complete proof", reason="malformed-proof")
     if proof["proofPurpose"] != PURPOSE:
         raise refused(f"its proof was not made for {PURPOSE}", reason="wrong-proof-purpose")
@@ -111,18 +119,17 @@ def verify_detached(proof: Any, context: Any, unsecured: bytes) -> tuple[PublicK
     if context is None or context != proof["@context"]:
         raise refused("its context differs from the context that was signed", reason="context-mismatch")
     signer = _signer(proof["verificationMethod"])
-    config = {name: value for name, value in proof.items() if name != "proofValue"}
+    point = strong_point(signer, known=known)
+    if not isinstance(proof["created"], str):
+        raise refused("its proof has no time", reason="malformed-proof")
     try:
-        created = parse_instant(proof["created"]) if isinstance(proof["created"], str) else None
-        message = _hash(unsecured, canonical_bytes(config))
+        created = parse_instant(proof["created"])
     except AccordError as error:
         raise refused(error.message.rstrip("."), reason="malformed-proof") from error
-    if created is None:
-        raise refused("its proof has no time", reason="malformed-proof")
     signature = signature_of(proof["proofValue"])
     if signature is None:
         raise refused("its proof value is not one Ed25519 signature in base58", reason="malformed-proof")
-    if not verify(signer, signature, message):
+    if not verify(point, signature, _hash(content, config)):
         raise refused("the signature does not match its content", reason="wrong-signature")
     return signer, created
 
@@ -132,15 +139,18 @@ def verification_method(key: PublicKey) -> str:
     return f"{key.did}#{key.multibase}"
 
 
-def _hash(unsecured: bytes, config: bytes) -> bytes:
-    return hashlib.sha256(config).digest() + hashlib.sha256(unsecured).digest()
+def _hash(content: bytes, config: bytes) -> bytes:
+    return hashlib.sha256(config).digest() + hashlib.sha256(content).digest()
 
 
-def _signer(method: Any) -> PublicKey:
+def _is_whole(proof: Any) -> bool:
+    return isinstance(proof, Mapping) and proof.keys() == _FIELDS
+
+
+def _signer(method: Any) -> str:
     did, separator, fragment = method.partition("#") if isinstance(method, str) else ("", "", "")
     if not separator:
         raise refused("its verification method is not a did:key", reason="malformed-proof")
-    key = key_of(did)
     if did != "did:key:" + fragment:
         raise refused("its verification method names two different keys", reason="malformed-proof")
-    return key
+    return did

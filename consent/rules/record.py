@@ -11,13 +11,14 @@ traps nobody. What the institution attests only ever leads towards no.
 What a chain of records means at a given moment is decided in :mod:`consent.rules.decision`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from consent.rules.guardian import Guardian, check_guardian, open_authority
 from consent.rules.proof import add_proof, verify_detached
+from consent.rules.reading import receive
 from consent.rules.refusal import refused
 from consent.rules.statement import (
     DataPermit,
@@ -29,7 +30,7 @@ from consent.rules.statement import (
 from consent.rules.terms import Action, Mechanism, Terms
 from consent.rules.wire import ANY_APPROVED, CONTEXT, SCHEMA_ID, SEQ_MAX, TYPE, RecordDocument, read_record
 from federation.errors import PeerError
-from federation.rules.canonical import canonical_bytes, parse, sha256_hex
+from federation.rules.canonical import canonical_bytes, sha256_hex
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import plain_decimal
@@ -165,7 +166,7 @@ def build(
         about |= _terms_document(terms)
         document["validUntil"] = format_instant(terms.valid_until)
     try:
-        fields = _read(document, canonical_bytes(document))
+        fields, _ = _read(document, canonical_bytes(document))
     except PeerError as error:
         raise refused(error.message.rstrip("."), reason="malformed") from error
     if guardian is not None:
@@ -195,29 +196,29 @@ def sign_record(document: Mapping[str, Any], key: PrivateKey, *, created: dateti
     return canonical_bytes(add_proof(document, key, created=created))
 
 
-def open_record(data: bytes, *, authorities: Collection[str] = (), now: datetime | None = None) -> ConsentRecord:
+def open_record(
+    data: bytes,
+    *,
+    authorities: Collection[str] = (),
+    now: datetime | None = None,
+    known: Container[str] = (),
+) -> ConsentRecord:
     """Verify and read a record from a stranger.
 
     Args:
         data: the document, in any spelling of its JSON.
         authorities: dids, beside the institution's own, whose word about guardians counts.
         now: the reader's clock; with it a record that was signed in the future is refused.
+        known: dids whose keys the caller found strong before (:func:`consent.rules.signature.strong_point`).
 
     Raises:
         ConsentError: always this type, whatever is wrong with it; its ``reason`` is the code.
     """
-    try:
-        document = parse(data, max_bytes=RECORD_BYTES_MAX)
-        if not isinstance(document, dict):
-            raise refused("it is not a JSON object", reason="malformed")
-        unsecured = {name: value for name, value in document.items() if name != "proof"}
-        content = canonical_bytes(unsecured)
-        canonical = canonical_bytes(document)
-    except PeerError as error:
-        raise refused(error.message.rstrip("."), reason=getattr(error, "reason", "malformed")) from error
-    signer, created = verify_detached(document.get("proof"), document.get("@context"), content)
-    fields = _read(unsecured, content)
-    if fields.issuer != signer.did:
+    received = receive(data, bytes_max=RECORD_BYTES_MAX)
+    unsecured, content, canonical = received.unsecured, received.content, received.canonical
+    signer, created = verify_detached(received.proof, unsecured.get("@context"), content, received.config, known=known)
+    fields, terms = _read(unsecured, content)
+    if fields.issuer != signer:
         raise refused("its issuer is not who signed it", reason="issuer-not-signer")
     about = fields.about
     guardian = None
@@ -237,7 +238,7 @@ def open_record(data: bytes, *, authorities: Collection[str] = (), now: datetime
         institution=about.institution,
         mechanism=about.mechanism,
         action=about.action,
-        terms=fields.terms(),
+        terms=terms,
         seq=about.seq,
         prev=about.prev,
         valid_from=fields.valid_from,
@@ -266,7 +267,7 @@ def _terms_document(terms: Terms) -> dict[str, Any]:
     return document
 
 
-def _read(document: Mapping[str, Any], content: bytes) -> RecordDocument:
+def _read(document: Mapping[str, Any], content: bytes) -> tuple[RecordDocument, Terms | None]:
     """Check everything about an unsigned document that does not need a key; ``content`` is its canonical bytes."""
     if b"null" in content and _has_null(document):
         raise refused("it holds a null", reason="null")
@@ -277,11 +278,10 @@ def _read(document: Mapping[str, Any], content: bytes) -> RecordDocument:
     if (about.seq == 1) != (about.prev is None):
         raise refused("the first record has no predecessor, every later one names its own", reason="wrong-chain-fields")
     _check_issuer(fields)
-    if about.action is Action.GRANT:
-        _check_grant(fields)
-    else:
+    if about.action is not Action.GRANT:
         _check_no_terms(fields)
-    return fields
+        return fields, None
+    return fields, _granted(fields)
 
 
 def _check_issuer(fields: RecordDocument) -> None:
@@ -303,7 +303,7 @@ def _check_issuer(fields: RecordDocument) -> None:
         raise refused(why, reason="no-authority")
 
 
-def _check_grant(fields: RecordDocument) -> None:
+def _granted(fields: RecordDocument) -> Terms:
     about, terms = fields.about, fields.terms()
     if about.mechanism is Mechanism.EHDS_OPTOUT:
         raise refused("an opt-out never grants", reason="wrong-terms")
@@ -322,6 +322,7 @@ def _check_grant(fields: RecordDocument) -> None:
         raise refused("the elements of 45 CFR 164.508(c) belong to a HIPAA authorization", reason="missing-terms")
     if (about.permit is None) == (about.mechanism is Mechanism.EHDS_PERMIT):
         raise refused("the permit's number, body and user belong to an EHDS permit", reason="missing-terms")
+    return terms
 
 
 def _check_no_terms(fields: RecordDocument) -> None:
