@@ -1,34 +1,289 @@
 """The disease hierarchy that "research on a named disease" is matched with: a reviewed cut of MONDO, as data.
 
-Each disease stands under the broader ones a patient would expect it under; a consent for a broader disease covers a
-study of a narrower one, never the other way round. A disease that is not in the table matches only itself.
+Identifiers and names are those of the Mondo Disease Ontology; each disease stands under the broader ones that a patient
+would expect it under, which may skip steps of MONDO's own hierarchy. A consent for a broader disease covers a study of
+a narrower one, never the other way round. A disease that is not in the table matches only itself.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-NAMES: Final[Mapping[str, str]] = MappingProxyType({"MONDO:0005267": "heart disorder"})
+from consent.rules.message import msg
 
-# Disease -> the broader diseases directly above it.
-BROADER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "MONDO:0004995": ("MONDO:0000001",),  # cardiovascular disorder -> disease
-        "MONDO:0005267": ("MONDO:0004995",),  # heart disorder -> cardiovascular disorder
-        "MONDO:0005010": ("MONDO:0005267",),  # coronary artery disorder -> heart disorder
-        "MONDO:0005068": ("MONDO:0005267",),  # myocardial infarction -> heart disorder
-        "MONDO:0005252": ("MONDO:0005267",),  # heart failure -> heart disorder
-        "MONDO:0004994": ("MONDO:0005267",),  # cardiomyopathy -> heart disorder
-        "MONDO:0004981": ("MONDO:0005267",),  # atrial fibrillation -> heart disorder
-        "MONDO:0005015": ("MONDO:0000001",),  # diabetes mellitus -> disease
-        "MONDO:0005147": ("MONDO:0005015",),  # type 1 diabetes -> diabetes mellitus
-        "MONDO:0005148": ("MONDO:0005015",),  # type 2 diabetes -> diabetes mellitus
-        "MONDO:0004992": ("MONDO:0000001",),  # cancer -> disease
-        "MONDO:0007254": ("MONDO:0004992",),  # breast cancer -> cancer
-    }
+# Digits of the MONDO identifier, name, digits of the broader diseases directly above.
+_TABLE: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
+    ("0000001", msg("disease"), ()),
+    # heart and vessels
+    ("0004995", msg("cardiovascular disorder"), ("0000001",)),
+    ("0005267", msg("heart disorder"), ("0004995",)),
+    ("0005010", msg("coronary artery disorder"), ("0005267",)),
+    ("0005542", msg("acute coronary syndrome"), ("0005010",)),
+    ("0005068", msg("myocardial infarction"), ("0005267",)),
+    ("0004781", msg("acute myocardial infarction"), ("0005068",)),
+    ("0005252", msg("heart failure"), ("0005267",)),
+    ("0005009", msg("congestive heart failure"), ("0005252",)),
+    ("0004994", msg("cardiomyopathy"), ("0005267",)),
+    ("0005021", msg("dilated cardiomyopathy"), ("0004994",)),
+    ("0005045", msg("hypertrophic cardiomyopathy"), ("0004994",)),
+    ("0005201", msg("restrictive cardiomyopathy"), ("0004994",)),
+    ("0007263", msg("cardiac rhythm disease"), ("0005267",)),
+    ("0004981", msg("atrial fibrillation"), ("0007263",)),
+    ("0005310", msg("atrial flutter"), ("0007263",)),
+    ("0005477", msg("ventricular tachycardia"), ("0007263",)),
+    ("0002869", msg("heart valve disorder"), ("0005267",)),
+    ("0003803", msg("aortic valve disorder"), ("0002869",)),
+    ("0003767", msg("mitral valve disorder"), ("0002869",)),
+    ("0005453", msg("congenital heart disease"), ("0005267",)),
+    ("0004496", msg("myocarditis"), ("0005267",)),
+    ("0005904", msg("pericarditis"), ("0005267",)),
+    ("0005025", msg("endocarditis"), ("0005267",)),
+    ("0005385", msg("vascular disorder"), ("0004995",)),
+    ("0005044", msg("hypertensive disorder"), ("0005385",)),
+    ("0001134", msg("essential hypertension"), ("0005044",)),
+    ("0005081", msg("preeclampsia"), ("0005044",)),
+    ("0005149", msg("pulmonary hypertension"), ("0005385", "0005275")),
+    ("0005311", msg("atherosclerosis"), ("0005385",)),
+    ("0005294", msg("peripheral vascular disease"), ("0005385",)),
+    ("0005386", msg("peripheral arterial disease"), ("0005294",)),
+    ("0005160", msg("aortic aneurysm"), ("0005385",)),
+    ("0005350", msg("abdominal aortic aneurysm"), ("0005160",)),
+    ("0005399", msg("venous thromboembolism"), ("0005385",)),
+    ("0005279", msg("pulmonary embolism"), ("0005399",)),
+    ("0005098", msg("stroke disorder"), ("0005385", "0005560")),
+    ("0005099", msg("subarachnoid hemorrhage"), ("0005098",)),
+    ("0005264", msg("transient ischemic attack"), ("0005385", "0005560")),
+    # metabolism and hormones
+    ("0005066", msg("metabolic disease"), ("0000001",)),
+    ("0005151", msg("endocrine system disorder"), ("0000001",)),
+    ("0005015", msg("diabetes mellitus"), ("0005066", "0005151")),
+    ("0005147", msg("type 1 diabetes mellitus"), ("0005015",)),
+    ("0005148", msg("type 2 diabetes mellitus"), ("0005015",)),
+    ("0005406", msg("gestational diabetes"), ("0005015",)),
+    ("0005016", msg("diabetic kidney disease"), ("0005015", "0005240")),
+    ("0005266", msg("diabetic retinopathy"), ("0005015", "0005283")),
+    ("0011122", msg("obesity disorder"), ("0005066",)),
+    ("0005439", msg("familial hypercholesterolemia"), ("0005066", "0003847")),
+    ("0005347", msg("hypertriglyceridemia"), ("0005066",)),
+    ("0005393", msg("gout"), ("0005066", "0005578")),
+    ("0003240", msg("thyroid gland disorder"), ("0005151",)),
+    ("0005420", msg("hypothyroidism"), ("0003240",)),
+    ("0004425", msg("hyperthyroidism"), ("0003240",)),
+    ("0005623", msg("autoimmune thyroid disease"), ("0003240", "0007179")),
+    ("0005364", msg("Graves disease"), ("0004425", "0005623")),
+    ("0001741", msg("hyperparathyroidism"), ("0005151",)),
+    ("0005495", msg("adrenal gland disorder"), ("0005151",)),
+    ("0003381", msg("pituitary gland disorder"), ("0005151",)),
+    # cancer
+    ("0005070", msg("neoplasm"), ("0000001",)),
+    ("0004992", msg("cancer"), ("0005070",)),
+    ("0007254", msg("breast cancer"), ("0004992",)),
+    ("0004989", msg("breast carcinoma"), ("0007254",)),
+    ("0005494", msg("triple-negative breast carcinoma"), ("0004989",)),
+    ("0008903", msg("lung cancer"), ("0004992", "0005275")),
+    ("0005138", msg("lung carcinoma"), ("0008903",)),
+    ("0005233", msg("non-small cell lung carcinoma"), ("0005138",)),
+    ("0005061", msg("lung adenocarcinoma"), ("0005233",)),
+    ("0005575", msg("colorectal cancer"), ("0004992", "0005020")),
+    ("0008315", msg("prostate cancer"), ("0004992", "0003150")),
+    ("0005447", msg("testicular cancer"), ("0004992", "0003150")),
+    ("0001056", msg("gastric cancer"), ("0004992", "0004298")),
+    ("0007576", msg("esophageal cancer"), ("0004992", "0003749")),
+    ("0002691", msg("liver cancer"), ("0004992", "0005154")),
+    ("0009831", msg("malignant pancreatic neoplasm"), ("0004992", "0002356")),
+    ("0008170", msg("ovarian cancer"), ("0004992", "0005558")),
+    ("0002974", msg("cervical cancer"), ("0004992", "0002263")),
+    ("0011962", msg("endometrial cancer"), ("0004992", "0002263")),
+    ("0001187", msg("urinary bladder cancer"), ("0004992", "0006026")),
+    ("0002367", msg("kidney cancer"), ("0004992", "0005240")),
+    ("0002108", msg("thyroid cancer"), ("0004992", "0003240")),
+    ("0001657", msg("brain cancer"), ("0004992", "0005560")),
+    ("0018177", msg("glioblastoma"), ("0001657",)),
+    ("0005627", msg("head and neck cancer"), ("0004992",)),
+    ("0002898", msg("skin cancer"), ("0004992", "0005093")),
+    ("0005105", msg("melanoma"), ("0004992",)),
+    ("0005012", msg("cutaneous melanoma"), ("0005105", "0002898")),
+    ("0005059", msg("leukemia"), ("0004992", "0005570")),
+    ("0004967", msg("acute lymphoblastic leukemia"), ("0005059",)),
+    ("0018874", msg("acute myeloid leukemia"), ("0005059",)),
+    ("0004948", msg("B-cell chronic lymphocytic leukemia"), ("0005059",)),
+    ("0011996", msg("chronic myelogenous leukemia, BCR-ABL1 positive"), ("0005059",)),
+    ("0005062", msg("lymphoma"), ("0004992", "0005570")),
+    ("0004952", msg("Hodgkins lymphoma"), ("0005062",)),
+    ("0018908", msg("non-Hodgkin lymphoma"), ("0005062",)),
+    ("0009693", msg("plasma cell myeloma"), ("0004992", "0005570")),
+    ("0005089", msg("sarcoma"), ("0004992",)),
+    ("0005065", msg("mesothelioma"), ("0004992",)),
+    ("0005072", msg("neuroblastoma"), ("0004992",)),
+    # lungs and airways
+    ("0005087", msg("respiratory system disorder"), ("0000001",)),
+    ("0005275", msg("lung disorder"), ("0005087",)),
+    ("0004979", msg("asthma"), ("0005087",)),
+    ("0005002", msg("chronic obstructive pulmonary disease"), ("0005275",)),
+    ("0004849", msg("pulmonary emphysema"), ("0005275",)),
+    ("0005607", msg("chronic bronchitis"), ("0005087",)),
+    ("0002771", msg("pulmonary fibrosis"), ("0005275",)),
+    ("0005249", msg("pneumonia"), ("0005275",)),
+    ("0006502", msg("acute respiratory distress syndrome"), ("0005275",)),
+    ("0005296", msg("sleep apnea syndrome"), ("0005087",)),
+    ("0003014", msg("rhinitis"), ("0005087",)),
+    ("0009061", msg("cystic fibrosis"), ("0005087", "0003847")),
+    # digestion
+    ("0004335", msg("digestive system disorder"), ("0000001",)),
+    ("0005020", msg("intestinal disorder"), ("0004335",)),
+    ("0005265", msg("inflammatory bowel disease"), ("0005020",)),
+    ("0005011", msg("Crohn disease"), ("0005265",)),
+    ("0005101", msg("ulcerative colitis"), ("0005265",)),
+    ("0005052", msg("irritable bowel syndrome"), ("0005020",)),
+    ("0005130", msg("celiac disease"), ("0005020",)),
+    ("0005649", msg("appendicitis"), ("0005020",)),
+    ("0003749", msg("esophageal disorder"), ("0004335",)),
+    ("0007186", msg("gastroesophageal reflux disease"), ("0003749",)),
+    ("0004298", msg("stomach disorder"), ("0004335",)),
+    ("0004966", msg("gastritis"), ("0004298",)),
+    ("0001126", msg("gastric ulcer"), ("0004298",)),
+    ("0005154", msg("liver disorder"), ("0004335",)),
+    ("0005155", msg("cirrhosis of liver"), ("0005154",)),
+    ("0013209", msg("metabolic dysfunction-associated steatotic liver disease"), ("0005154",)),
+    ("0006011", msg("viral hepatitis"), ("0005154", "0005108")),
+    ("0005344", msg("hepatitis B virus infection"), ("0006011",)),
+    ("0005231", msg("hepatitis C virus infection"), ("0006011",)),
+    ("0005346", msg("gallstones"), ("0004335",)),
+    ("0002356", msg("pancreas disorder"), ("0004335",)),
+    ("0004982", msg("pancreatitis"), ("0002356",)),
+    # kidneys and urinary tract
+    ("0002118", msg("urinary system disorder"), ("0000001",)),
+    ("0005240", msg("kidney disorder"), ("0002118",)),
+    ("0005300", msg("chronic kidney disease"), ("0005240",)),
+    ("0001106", msg("kidney failure"), ("0005240",)),
+    ("0002492", msg("acute kidney injury"), ("0005240",)),
+    ("0005377", msg("nephrotic syndrome"), ("0005240",)),
+    ("0001166", msg("nephritis"), ("0005240",)),
+    ("0005342", msg("IgA glomerulonephritis"), ("0001166",)),
+    ("0005556", msg("lupus nephritis"), ("0001166", "0007915")),
+    ("0004691", msg("autosomal dominant polycystic kidney disease"), ("0005240", "0003847")),
+    ("0006026", msg("urinary bladder disorder"), ("0002118",)),
+    ("0006032", msg("cystitis"), ("0006026",)),
+    # brain and nerves
+    ("0005071", msg("nervous system disorder"), ("0000001",)),
+    ("0002602", msg("central nervous system disorder"), ("0005071",)),
+    ("0005560", msg("brain disorder"), ("0002602",)),
+    ("0005559", msg("neurodegenerative disease"), ("0005071",)),
+    ("0001627", msg("dementia"), ("0005560",)),
+    ("0004975", msg("Alzheimer disease"), ("0001627", "0005559")),
+    ("0004648", msg("vascular dementia"), ("0001627",)),
+    ("0005395", msg("movement disorder"), ("0005071",)),
+    ("0005180", msg("Parkinson disease"), ("0005559", "0005395")),
+    ("0007739", msg("Huntington disease"), ("0005559", "0005395", "0003847")),
+    ("0003233", msg("essential tremor"), ("0005395",)),
+    ("0005391", msg("restless legs syndrome"), ("0005395",)),
+    ("0004976", msg("amyotrophic lateral sclerosis"), ("0005559",)),
+    ("0005301", msg("multiple sclerosis"), ("0002602", "0007179")),
+    ("0005314", msg("relapsing-remitting multiple sclerosis"), ("0005301",)),
+    ("0005027", msg("epilepsy"), ("0005560",)),
+    ("0005277", msg("migraine disorder"), ("0005560",)),
+    ("0003620", msg("peripheral nervous system disorder"), ("0005071",)),
+    ("0005244", msg("peripheral neuropathy"), ("0003620",)),
+    ("0009688", msg("myasthenia gravis"), ("0005071", "0007179")),
+    ("0001516", msg("spinal muscular atrophy"), ("0005071", "0003847")),
+    # mind
+    ("0005084", msg("mental disorder"), ("0000001",)),
+    ("0005371", msg("mood disorder"), ("0005084",)),
+    ("0002009", msg("major depressive disorder"), ("0005371",)),
+    ("0004985", msg("bipolar disorder"), ("0005371",)),
+    ("0005485", msg("psychotic disorder"), ("0005084",)),
+    ("0005090", msg("schizophrenia"), ("0005485",)),
+    ("0005618", msg("anxiety disorder"), ("0005084",)),
+    ("0005383", msg("panic disorder"), ("0005618",)),
+    ("0005146", msg("post-traumatic stress disorder"), ("0005084",)),
+    ("0008114", msg("obsessive-compulsive disorder"), ("0005084",)),
+    ("0005451", msg("eating disorder"), ("0005084",)),
+    ("0005351", msg("anorexia nervosa"), ("0005451",)),
+    ("0005452", msg("bulimia nervosa"), ("0005451",)),
+    ("0005258", msg("autism spectrum disorder"), ("0005084",)),
+    ("0007743", msg("attention deficit-hyperactivity disorder"), ("0005084",)),
+    ("0005303", msg("drug dependence"), ("0005084",)),
+    ("0007079", msg("alcohol dependence"), ("0005084",)),
+    # immunity, joints, bones, muscles
+    ("0005046", msg("immune system disorder"), ("0000001",)),
+    ("0007179", msg("autoimmune disease"), ("0005046",)),
+    ("0005271", msg("allergic disease"), ("0005046",)),
+    ("0007915", msg("systemic lupus erythematosus"), ("0007179",)),
+    ("0005100", msg("systemic sclerosis"), ("0007179",)),
+    ("0005435", msg("anti-neutrophil antibody associated vasculitis"), ("0007179", "0005385")),
+    ("0005554", msg("rheumatic disorder"), ("0000001",)),
+    ("0002081", msg("musculoskeletal system disorder"), ("0000001",)),
+    ("0005578", msg("arthritic joint disease"), ("0005554", "0002081")),
+    ("0008383", msg("rheumatoid arthritis"), ("0005578", "0007179")),
+    ("0005178", msg("osteoarthritis"), ("0005578",)),
+    ("0005306", msg("ankylosing spondylitis"), ("0005578",)),
+    ("0011849", msg("psoriatic arthritis"), ("0005578", "0005083")),
+    ("0005381", msg("bone disorder"), ("0002081",)),
+    ("0005298", msg("osteoporosis"), ("0005381",)),
+    ("0005392", msg("scoliosis"), ("0002081",)),
+    ("0005546", msg("fibromyalgia"), ("0005554", "0002081")),
+    ("0005336", msg("myopathy"), ("0002081",)),
+    ("0010679", msg("Duchenne muscular dystrophy"), ("0005336", "0003847")),
+    # skin, eyes, ears
+    ("0005093", msg("skin disorder"), ("0000001",)),
+    ("0005083", msg("psoriasis"), ("0005093",)),
+    ("0004980", msg("atopic eczema"), ("0005093", "0005271")),
+    ("0005492", msg("urticaria"), ("0005093",)),
+    ("0005340", msg("alopecia areata"), ("0005093", "0007179")),
+    ("0005328", msg("eye disorder"), ("0000001",)),
+    ("0005283", msg("retinal disorder"), ("0005328",)),
+    ("0005150", msg("age-related macular degeneration"), ("0005283",)),
+    ("0005041", msg("glaucoma"), ("0005328",)),
+    ("0005338", msg("open-angle glaucoma"), ("0005041",)),
+    ("0005129", msg("cataract"), ("0005328",)),
+    ("0002409", msg("auditory system disorder"), ("0000001",)),
+    ("0005365", msg("hearing loss disorder"), ("0002409",)),
+    ("0005441", msg("otitis media"), ("0002409",)),
+    # blood
+    ("0005570", msg("hematologic disorder"), ("0000001",)),
+    ("0002280", msg("anemia"), ("0005570",)),
+    ("0011382", msg("sickle cell disease"), ("0002280", "0003847")),
+    ("0000984", msg("thalassemia"), ("0002280", "0003847")),
+    ("0001531", msg("blood coagulation disease"), ("0005570",)),
+    ("0010602", msg("hemophilia A"), ("0001531", "0003847")),
+    ("0002305", msg("thrombophilia"), ("0001531",)),
+    # infections
+    ("0005550", msg("infectious disease"), ("0000001",)),
+    ("0005108", msg("viral infectious disease"), ("0005550",)),
+    ("0005109", msg("HIV infectious disease"), ("0005108",)),
+    ("0005812", msg("influenza"), ("0005108",)),
+    ("0100096", msg("COVID-19"), ("0005108",)),
+    ("0005502", msg("dengue disease"), ("0005108",)),
+    ("0004619", msg("measles"), ("0005108",)),
+    ("0005113", msg("bacterial infectious disease"), ("0005550",)),
+    ("0018076", msg("tuberculosis"), ("0005113",)),
+    ("0006052", msg("pulmonary tuberculosis"), ("0018076", "0005275")),
+    ("0005976", msg("syphilis"), ("0005113",)),
+    ("0005135", msg("parasitic infectious disease"), ("0005550",)),
+    ("0005136", msg("malaria"), ("0005135",)),
+    # reproduction
+    ("0005039", msg("reproductive system disorder"), ("0000001",)),
+    ("0002263", msg("female reproductive system disorder"), ("0005039",)),
+    ("0003150", msg("male reproductive system disorder"), ("0005039",)),
+    ("0005558", msg("ovarian disorder"), ("0002263",)),
+    ("0005133", msg("endometriosis"), ("0002263",)),
+    ("0008487", msg("polycystic ovary syndrome"), ("0005558",)),
+    ("0005047", msg("infertility disorder"), ("0005039",)),
+    # inherited
+    ("0003847", msg("hereditary disease"), ("0000001",)),
 )
 
+NAMES: Final[Mapping[str, str]] = MappingProxyType({f"MONDO:{digits}": name for digits, name, _ in _TABLE})
+"""Disease -> its English name."""
 
+BROADER: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {f"MONDO:{digits}": tuple(f"MONDO:{above}" for above in broader) for digits, _, broader in _TABLE}
+)
+"""Disease -> the broader diseases directly above it."""
+
+
+@lru_cache(maxsize=4096)
 def ancestors(disease: str) -> frozenset[str]:
     """The disease itself and every broader disease that the table knows."""
     found = {disease}
