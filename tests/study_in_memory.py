@@ -7,6 +7,10 @@ can be repeated to the byte. Keys, people, rows and the first model follow from 
         study.run(between=lambda closed: ...)   # called when a round is over and the next is not open yet
         study.state.closed
 
+A second study with the same institutions (their people, registry and budget are one) is made ``beside`` the first:
+
+    with InMemoryStudy(a) as first, InMemoryStudy(b, beside=first, name="second") as second:
+
 Agreements, revocations and consent batches are brought by ``Node.tick``, which the coordinator's loop calls here before
 each of its steps: so a test knows the order of everything but the arrival of answers.
 """
@@ -33,6 +37,7 @@ from clients.privacy import dp_training  # noqa: F401 - loaded now, as a first r
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, NoNoise
 from clients.storage import RoundUse, StoredUpdate, StudyMembership, memory_node
+from consent.cosigning import COSIGNING_TABLES
 from consent.registry import LOG_NAME, Registry
 from consent.registry import TABLES as CONSENT_TABLES
 from consent.rules.record import Action, Terms, build, sign_record
@@ -52,6 +57,7 @@ from federation.rules.validation import read_validation, validation_commitment
 from federation.storage.blobs import BlobStore, MemoryBlobStore
 from federation.storage.code import code_hash
 from federation.storage.database import memory_database, read, write
+from federation.storage.evidence import MemoryEvidence
 from federation.storage.log import LOG_TABLES, MemoryLog, MerkleLog, SqliteLog
 
 SITES = ("ash", "birch", "cedar", "dogwood")
@@ -127,14 +133,29 @@ class Clock:
 class Institution:
     """One node with its data, people and consents; ``start`` and ``stop`` as often as a test likes."""
 
-    def __init__(self, study: "InMemoryStudy", site: str, people: int, noise: NoiseSource) -> None:
+    def __init__(
+        self,
+        study: "InMemoryStudy",
+        site: str,
+        people: int,
+        noise: NoiseSource,
+        *,
+        beside: "Institution | None" = None,
+    ) -> None:
         self.study, self.site, self.people = study, site, people
         self.key = key_of(f"institution {site}")
         self.did = self.key.public.did
         self.noise = noise
-        self.engine = memory_node(*dict.fromkeys((*LOG_TABLES, *CONSENT_TABLES)))
-        self.blobs = MemoryBlobStore()
         self.refs = tuple(f"p{number:02}" for number in range(people))
+        self.evidence = MemoryEvidence()
+        self.blobs = MemoryBlobStore()
+        self.node: Node | None = None
+        self._runtime: FlowerRuntime | None = None
+        self.exchange = study.network.exchange(self.key)
+        if beside is not None:
+            self.engine, self.registry, self.budget = beside.engine, beside.registry, beside.budget
+            return
+        self.engine = memory_node(*dict.fromkeys((*LOG_TABLES, *CONSENT_TABLES, *COSIGNING_TABLES)))
         self.registry = Registry(
             self.engine,
             self.key,
@@ -148,9 +169,6 @@ class Institution:
         self.file = study.folder / f"{site}.csv"
         self.file.write_bytes(table(site, people))
         add_dataset(self.engine, self.file, subject_column="person", name=None, now=study.clock())
-        self.node: Node | None = None
-        self._runtime: FlowerRuntime | None = None
-        self.exchange = study.network.exchange(self.key)
 
     # What officers and people do.
 
@@ -239,8 +257,9 @@ class Institution:
             exchange=self.exchange,
             membership=membership,
             noise=self.noise,
+            evidence=self.evidence,
             clock=self.study.clock,
-            consent_batch_s=0,
+            consent_batch_s=self.study.consent_batch_s,
         )
 
     # What is in its folder afterwards.
@@ -248,7 +267,8 @@ class Institution:
     def uses(self) -> dict[int, RoundUse]:
         """Round -> what the node wrote down about the rows that it used."""
         with read(self.engine) as session:
-            return {row.round: row for row in session.exec(select(RoundUse))}
+            found = select(RoundUse).where(RoundUse.study == self.study.plan.study_id)
+            return {row.round: row for row in session.exec(found)}
 
     def used(self, number: int) -> tuple[str, ...]:
         """Whose rows a round was permitted to use, as the node wrote it down."""
@@ -257,7 +277,8 @@ class Institution:
     def stored(self) -> dict[int, StoredUpdate]:
         """Round -> the update that the node stored."""
         with read(self.engine) as session:
-            return {row.round: row for row in session.exec(select(StoredUpdate))}
+            found = select(StoredUpdate).where(StoredUpdate.study == self.study.plan.study_id)
+            return {row.round: row for row in session.exec(found)}
 
     def data(self) -> CheckedData:
         """The institution's file, read and checked anew."""
@@ -281,10 +302,13 @@ class InMemoryStudy:
         blobs: BlobStore | None = None,
         sealed: BlobStore | None = None,
         noise: NoiseSource | None = None,
+        beside: "InMemoryStudy | None" = None,
+        consent_batch_s: float = 0,
         **plan: Any,
     ) -> None:
         self.folder = folder
-        self.clock = Clock()
+        self.clock = beside.clock if beside else Clock()
+        self.consent_batch_s = consent_batch_s
         self.seed = seed
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
@@ -299,11 +323,17 @@ class InMemoryStudy:
         self.problems: list[str] = []
         self.restart()
         self.institutions = {
-            site: Institution(self, site, (people or {}).get(site, PEOPLE), noise or NoNoise())
+            site: Institution(
+                self,
+                site,
+                (people or {}).get(site, PEOPLE),
+                noise or NoNoise(),
+                beside=beside[site] if beside else None,
+            )
             for site in SITES[:sites]
         }
         for institution in self.institutions.values():
-            if consents:
+            if consents and beside is None:
                 institution.say(Action.GRANT, institution.refs)
             institution.join()
             institution.start()
