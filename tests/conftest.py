@@ -46,6 +46,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 _LONG = ("tests/demo/", "tests/faults/", "tests/docs/test_first_study.py", "tests/federation/coordinator/")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what uses ``shared_dir``, so that its skip is recognised; group and order the tests for two workers."""
     for item in items:

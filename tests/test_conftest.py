@@ -33,3 +33,26 @@ def test_a_skip_fails_the_run_under_ci_only(tmp_path: Path, text: str, ci: str, 
         timeout=60,
     )
     assert result.returncode == code, result.stdout + result.stderr
+
+
+def test_what_shares_a_long_set_up_runs_in_one_worker(tmp_path: Path) -> None:
+    folder = tmp_path / "checkout" / "tests"
+    (folder / "demo").mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "conftest.py", folder)
+    line = (
+        "import os, time, pytest\n\n@pytest.mark.parametrize('n', range(4))\ndef test_{0}(n):\n    time.sleep(0.05)\n"
+    )
+    for name in ("first", "second"):
+        (folder / "demo" / f"test_{name}.py").write_text(line.format(name))
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", str(folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    workers = {
+        line.partition("]")[0] for line in result.stdout.splitlines() if line.startswith("[gw") and "PASSED" in line
+    }
+    assert len(workers) == 1, result.stdout + result.stderr

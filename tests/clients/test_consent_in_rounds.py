@@ -10,7 +10,6 @@ from study_in_memory import InMemoryStudy
 from clients.selection import RowsUsed
 from consent.rules.record import Action
 
-pytestmark = pytest.mark.xdist_group("consent-in-rounds")  # one story for all
 ROUNDS = (1, 2, 3)
 
 

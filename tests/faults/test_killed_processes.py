@@ -22,7 +22,7 @@ from federation.rules.audit import check_round
 from federation.rules.canonical import canonical_bytes
 from federation.rules.invitation import Invitation
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(200), pytest.mark.xdist_group("killed")]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
 
 DEADLINE_S = 90
 """Never reached, however busy the machine: rounds here end when everybody has answered, and a node that was killed

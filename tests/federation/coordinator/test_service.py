@@ -29,8 +29,6 @@ from federation.rules.study import plain_decimal
 from federation.rules.validation import read_validation
 from federation.rules.valuation import shapley
 
-pytestmark = pytest.mark.xdist_group("service")  # one settled study for all
-
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InMemoryStudy]:
