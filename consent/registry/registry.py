@@ -2,65 +2,47 @@
 
 Rules kept: a record is verified before it is stored; record and pending commitment are stored in one transaction, and
 the receipt exists only after that transaction is durable, so a withdrawal binds from its receipt whatever happens to
-the log; a local name (``subject_ref``) belongs to the first key that spoke for it, and a key to one name; a chain grows
-by exactly one record at a time; time never runs backwards, not even over a restart. The log sees only batches of one
-fixed size (:mod:`consent.rules.commitment`). Several processes may use one registry at once: a node that runs and the
-command line beside it.
+the log; a grant binds once enough named witnesses have cosigned it (:mod:`consent.rules.binding`); a local name
+(``subject_ref``) belongs to the chain that began under it, and a key to one name; a chain grows by exactly one record
+at a time (:mod:`consent.rules.chain`); time never runs backwards, not even over a restart. The log sees only batches of
+one fixed size (:mod:`consent.rules.commitment`). Several processes may use one registry at once: a node that runs, the
+pages and the command line beside it.
 
-Decisions are made by :mod:`consent.rules.decision`; this module gives it the stored chains. Only the verification of a
-record's bytes is remembered, never a decision.
+Decisions are made by :mod:`consent.rules.decision`; this module gives it the stored chains. What is remembered between
+two answers, and why that is safe, is said in :mod:`consent.registry.deciding`.
 """
 
-import secrets
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Engine
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
-from consent.registry.tables import (
-    LICENCE_REF,
-    LOG_NAME,
-    ConsentBatch,
-    ConsentClock,
-    ConsentSubject,
-    StoredRecord,
-)
-from consent.rules.commitment import BATCH_SIZE_MAX, COMMITMENT_BYTES, SALT_BYTES, batch_bytes, commitment
-from consent.rules.decision import Decision, Head, Use, permits
-from consent.rules.receipt import REF_CHARACTERS_MAX, Receipt
-from consent.rules.record import Action, ConsentRecord, Mechanism, build, open_record, sign_record
-from federation.errors import ConsentError, OperatorError, UnavailableError
-from federation.rules.canonical import sha256_hex
-from federation.rules.checkpoint import Checkpoint, SignedCheckpoint, sign_checkpoint
-from federation.rules.instant import format_instant, parse_instant
-from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.merkle import consistency_proof, inclusion_proof, root
-from federation.storage.database import read, write
+from consent.registry import erasure, participation, receiving
+from consent.registry.binding import set_notices
+from consent.registry.consent_log import BATCH_SIZE_DEFAULT, ConsentLog
+from consent.registry.deciding import Decider, blob, stale
+from consent.registry.health import Health, Withdrawal, health, withdrawals
+from consent.registry.judging import Verified
+from consent.registry.participation import ModelVersion, Participation, PassedOn, RoundOf
+from consent.registry.tables import LICENCE_REF, LOG_NAME, ConsentState, ConsentStudy, ConsentSubject, StoredRecord
+from consent.rules.binding import is_stale
+from consent.rules.decision import Decision, Head, Status, Use
+from consent.rules.receipt import Receipt
+from consent.rules.record import Mechanism
+from federation.errors import UnavailableError
+from federation.rules.keys import PrivateKey
+from federation.storage.database import read, scrub, write
 from federation.storage.log import MerkleLog, SqliteLog
 
-BATCH_SIZE_DEFAULT: Final = 512
+STALE_AFTER: Final = timedelta(hours=24)
+"""How old the newest word of enough witnesses may be; beyond that nothing is permitted."""
 _VERIFIED_MAX: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Inclusion:
-    """What proves offline that a record is in the log: with the record it opens one commitment of one logged batch.
-
-    ``commitment(salt, record)`` is among the commitments of ``batch``, which is entry ``index`` of the checkpoint's
-    tree.
-    """
-
-    salt: bytes
-    index: int
-    batch: bytes
-    proof: tuple[bytes, ...]
-    checkpoint: SignedCheckpoint
-
-
-class Registry:
+class Registry(ConsentLog):
     """The registry of one institution.
 
     Args:
@@ -69,9 +51,10 @@ class Registry:
         consent_log: the institution's log of batches.
         clock: the machine's clock, aware.
         batch_size: commitments in a batch, padding included.
+        stale_after: how old the newest word of enough witnesses may be.
 
     Raises:
-        OperatorError: the batch size is out of range.
+        OperatorError: the batch size is out of range, or the log does not extend the checkpoint that was signed last.
     """
 
     def __init__(
@@ -82,34 +65,16 @@ class Registry:
         consent_log: MerkleLog,
         clock: Callable[[], datetime],
         batch_size: int = BATCH_SIZE_DEFAULT,
+        stale_after: timedelta = STALE_AFTER,
     ) -> None:
-        if not 1 <= batch_size <= BATCH_SIZE_MAX:
-            raise OperatorError(
-                f"A consent batch cannot hold {batch_size} commitments.",
-                remedy=f"Set consent_batch_size between 1 and {BATCH_SIZE_MAX}.",
-            )
-        self._engine = engine
-        self._key = institution
-        self._did = institution.public.did
-        self._log = consent_log
-        self._clock = clock
-        self._batch_size = batch_size
-        self._verified: dict[str, ConsentRecord] = {}
+        super().__init__(engine, institution, consent_log=consent_log, clock=clock, batch_size=batch_size)
+        self._stale_after = stale_after
+        self._verified = Verified(_VERIFIED_MAX)
+        self._decider = Decider(self._verified)
+        self._deciding = threading.Lock()
+        self._eligible: dict[str, tuple[int, int, frozenset[str]]] = {}
 
-    @property
-    def institution(self) -> PublicKey:
-        """The institution's public key."""
-        return self._key.public
-
-    @property
-    def origin(self) -> str:
-        """The name of the consent log in its checkpoints."""
-        return f"consent/{self._did}"
-
-    def now(self) -> datetime:
-        """The latest of the machine's clock and the latest moment that this registry has seen."""
-        with write(self._engine) as session:
-            return self._see(session, self._clock())
+    # --- records
 
     def submit(self, record: bytes, subject_ref: str) -> Receipt:
         """Take in one record; see :meth:`submit_all`."""
@@ -124,10 +89,12 @@ class Registry:
             ConsentError: a record does not verify, is not for this institution, does not continue its chain, or the
                 name belongs to another key. Nothing is stored.
         """
-        opened = [(ref, self._for_us(ref, data)) for ref, data in records]
+        opened = [(ref, self._verified.open(data)) for ref, data in records]
+        for ref, record in opened:
+            receiving.check_for_us(ref, record, self._did)
         with write(self._engine) as session:
             now = self._see(session, self._clock())
-            return [self._store(session, ref, record, now) for ref, record in opened]
+            return [receiving.store(session, ref, item, now, reader=self._verified.open) for ref, item in opened]
 
     def withdraw(self, subject_ref: str) -> Receipt:
         """Withdraw at the person's request, without their key; see :meth:`withdraw_all`."""
@@ -136,12 +103,16 @@ class Registry:
     def withdraw_all(self, refs: Sequence[str]) -> list[Receipt]:
         """Attest the withdrawal of each of ``refs``, all or none; whoever has withdrawn already keeps that receipt.
 
+        In a chain of opt-outs the institution attests the opt-out: what it attests only ever leads towards no.
+
         Raises:
             ConsentError: no record is known under a name, so nothing of theirs may be used anyway.
         """
         with write(self._engine) as session:
             now = self._see(session, self._clock())
-            return [self._attest(session, ref, now) for ref in refs]
+            return [
+                receiving.attest(session, ref, now, institution=self._key, reader=self._verified.open) for ref in refs
+            ]
 
     def head(self, subject_ref: str) -> Head | None:
         """The newest acknowledged record under a name: what the next record must continue. None: no record yet."""
@@ -154,241 +125,184 @@ class Registry:
         with read(self._engine) as session:
             return {row.ref: Head(row.seq, row.digest) for row in session.exec(select(ConsentSubject))}
 
+    def history(self, subject_ref: str) -> tuple[bytes, ...]:
+        """One name's records, oldest first, as stored (canonical bytes)."""
+        query = select(StoredRecord.data).where(StoredRecord.ref == subject_ref).order_by(col(StoredRecord.seq))
+        with read(self._engine) as session:
+            return tuple(blob(data) for data in session.exec(query))
+
     def histories(self) -> dict[str, tuple[bytes, ...]]:
         """Every name's records, oldest first, as stored (canonical bytes)."""
+        found: dict[str, list[bytes]] = {}
+        query = select(StoredRecord.ref, StoredRecord.data).order_by(col(StoredRecord.ref), col(StoredRecord.seq))
         with read(self._engine) as session:
-            return _histories(session)
+            for ref, data in session.exec(query):
+                found.setdefault(ref, []).append(blob(data))
+        return {ref: tuple(chain) for ref, chain in found.items()}
 
-    def decide_all(self, use: Use, now: datetime, refs: Iterable[str]) -> dict[str, Decision]:
+    def receipt(self, digest: str) -> Receipt:
+        """The receipt of a stored record, as it was given.
+
+        Raises:
+            UnavailableError: no such record is stored.
+        """
+        with read(self._engine) as session:
+            stored = session.get(StoredRecord, digest)
+        if stored is None:
+            raise UnavailableError(
+                f"There is no record {digest[:16]} here.", remedy="Check the digest; what was erased has no receipt."
+            )
+        return receiving.receipt_of(stored, self._verified.open(blob(stored.data)))
+
+    def erase(self, subject_ref: str) -> bool:
+        """Erase everything that mentions a name, from the database's files too; whether there was anything.
+
+        The log stays as it is. Safe to repeat.
+
+        Raises:
+            UnavailableError: another process uses the database, so that its files still hold what was deleted.
+        """
+        with write(self._engine) as session:
+            records = erasure.erase(session, subject_ref)
+        self._verified.forget(records)
+        scrub(self._engine)
+        return bool(records)
+
+    # --- decisions
+
+    def decide_all(
+        self, use: Use, now: datetime, refs: Iterable[str], *, round_use: RoundOf | None = None
+    ) -> dict[str, Decision]:
         """Whether each of ``refs`` may be used for ``use`` now; a name without a record is a no.
 
-        Under a licence the owner's one chain (stored under ``*``) decides for all. ``now`` counts as at least the
-        latest moment that the registry has seen.
-        """
-        with write(self._engine) as session:
-            moment = self._see(session, now)
-            histories = _histories(session)
-            heads = {row.ref: Head(row.seq, row.digest) for row in session.exec(select(ConsentSubject))}
-
-        def decide(ref: str) -> Decision:
-            return permits(histories.get(ref, ()), use, moment, head=heads.get(ref), reader=self._open)
-
-        if use.kind is Mechanism.LICENCE:
-            shared = decide(LICENCE_REF)
-            return dict.fromkeys(refs, shared)
-        return {ref: decide(ref) for ref in refs}
-
-    def append_batch(self, now: datetime) -> int:
-        """Close one batch, whether or not anything is pending, and append it to the log; its index there.
-
-        Call it at fixed times. What does not fit waits for the next batch, oldest first. A batch that a crash left
-        behind is appended first, as it was.
-        """
-        self._append_closed()
-        with write(self._engine) as session:
-            moment = self._see(session, now)
-            query = select(StoredRecord).where(col(StoredRecord.batch).is_(None))
-            order = (col(StoredRecord.received_at), col(StoredRecord.digest))
-            pending = session.exec(query.order_by(*order).limit(self._batch_size)).all()
-            last = session.exec(select(func.max(ConsentBatch.number))).one()
-            number = 1 if last is None else last + 1
-            for row in pending:
-                row.batch = number
-                session.add(row)
-            data = batch_bytes(
-                [commitment(row.salt, row.data) for row in pending],
-                size=self._batch_size,
-                padding=[secrets.token_bytes(COMMITMENT_BYTES) for _ in range(self._batch_size - len(pending))],
-                appended_at=moment,
-            )
-            session.add(ConsentBatch(number=number, data=data))
-        self._append_closed()
-        with read(self._engine) as session:  # another process may have appended it first
-            index = session.get_one(ConsentBatch, number).log_index
-        if index is None:
-            raise RuntimeError(f"batch {number} was appended and has no place in the log")
-        return index
-
-    def checkpoint(self) -> SignedCheckpoint:
-        """The log's present state, signed by the institution and kept."""
-        hashes = self._log.leaf_hashes()
-        signed = sign_checkpoint(Checkpoint(origin=self.origin, size=len(hashes), root=root(hashes)), self._key)
-        if self._log.checkpoint(len(hashes)) is None:
-            self._log.save_checkpoint(signed.to_bytes(), len(hashes))
-        return signed
-
-    def consistency(self, old_size: int, new_size: int | None = None) -> tuple[bytes, ...]:
-        """Proof that the log of ``new_size`` (None: now) extends its first ``old_size`` entries (RFC 6962).
+        Under a mechanism for a whole source the holder's one chain (stored under ``*``) decides for all who have not
+        objected. ``now`` counts as at least the latest moment that the registry has seen, and its witnesses' time.
+        ``round_use`` is the round that is about to read data: who is eligible is stored in the same transaction, and
+        from then on the round is in flight.
 
         Raises:
-            PeerError: there was no such size.
-            UnavailableError: the log is shorter than ``new_size``.
+            UnavailableError: the witnesses' time is far ahead of this machine's clock.
+            OperatorError: the log was rolled back.
         """
-        return consistency_proof(self._log.leaf_hashes(new_size), old_size)
-
-    def inclusion(self, digest: str) -> Inclusion:
-        """What the person needs to check that their record is in the log.
-
-        Raises:
-            UnavailableError: the record is unknown, or its batch is not in the log yet.
-        """
-        with read(self._engine) as session:
-            row = session.get(StoredRecord, digest)
-            batch = None if row is None or row.batch is None else session.get(ConsentBatch, row.batch)
-        if row is None or batch is None or batch.log_index is None:
-            raise UnavailableError(
-                f"The record {digest[:16]} is not in the log yet.", remedy="Ask again after the next batch."
-            )
-        checkpoint = self.checkpoint()
-        return Inclusion(
-            salt=row.salt,
-            index=batch.log_index,
-            batch=batch.data,
-            proof=inclusion_proof(self._log.leaf_hashes(checkpoint.checkpoint.size), batch.log_index),
-            checkpoint=checkpoint,
-        )
-
-    def _append_closed(self) -> None:
-        """Append every closed batch that is not in the log yet. Safe to repeat, and from several processes."""
-        with read(self._engine) as session:
-            query = select(ConsentBatch).where(col(ConsentBatch.log_index).is_(None))
-            closed = session.exec(query.order_by(col(ConsentBatch.number))).all()
-        placed = {row.number: self._log.append(f"consent-batch/{row.number}", row.data) for row in closed}
-        if placed:
+        names = list(refs)
+        witnesses, quorum = self._binding.quorum()
+        self._check_skew(quorum)
+        with self._deciding:
+            with read(self._engine) as session:  # the slow part, while others may write
+                moment = self._latest(session, now, quorum)
+                self._decider.decide(session, use, moment, (), witnesses=witnesses, quorum=quorum)
             with write(self._engine) as session:
-                for number, index in placed.items():
-                    row = session.get_one(ConsentBatch, number)
-                    row.log_index = index
-                    session.add(row)
+                moment = self._see(session, now, quorum)
+                found = self._decider.decide(session, use, moment, names, witnesses=witnesses, quorum=quorum)
+                if witnesses.quorum and is_stale(quorum, moment, age_max=self._stale_after):
+                    found = {ref: stale(decision) for ref, decision in found.items()}
+                stored = None if round_use is None else self._begin(session, round_use, use, found, moment)
+            if round_use is not None and stored is not None:
+                self._eligible[round_use.study] = stored
+        return found
 
-    def _open(self, data: bytes) -> ConsentRecord:
-        """``open_record``, remembered by what the bytes are."""
-        name = sha256_hex(data)
-        record = self._verified.get(name)
-        if record is None:
-            record = open_record(data)
-            if len(self._verified) >= _VERIFIED_MAX:
-                self._verified.clear()
-            self._verified[name] = record
-        return record
+    def coverage(self, use: Use, refs: Iterable[str] | None = None) -> dict[Status, int]:
+        """How many of ``refs`` (None: of everybody who has a record) have which status now. For the officer's eyes."""
+        names = [ref for ref in self.heads() if ref != LICENCE_REF] if refs is None else list(refs)
+        counts = dict.fromkeys(Status, 0)
+        for decision in self.decide_all(use, self._clock(), names).values():
+            counts[decision.status] += 1
+        return counts
 
-    def _for_us(self, ref: str, data: bytes) -> ConsentRecord:
-        """Verify what does not need the database."""
-        if not 1 <= len(ref) <= REF_CHARACTERS_MAX:
-            raise _refused(ref, f"a subject's name has 1 to {REF_CHARACTERS_MAX} characters")
-        record = self._open(data)
-        if record.institution != self._did:
-            raise _refused(ref, f"it was given to {record.institution}, not to this institution")
-        if (record.mechanism is Mechanism.LICENCE) != (ref == LICENCE_REF):
-            raise _refused(ref, f"a licence, and only a licence, is stored under the name {LICENCE_REF!r}")
-        return record
+    def replace_notices(self, replaced: Collection[str]) -> None:
+        """Say which notices (SHA-256 of their text) no longer carry a grant; those that are not named do (again)."""
+        with write(self._engine) as session:
+            set_notices(session, replaced)
 
-    def _store(self, session: Session, ref: str, record: ConsentRecord, now: datetime) -> Receipt:
-        stored = session.get(StoredRecord, record.digest)
-        if stored is not None:
-            if stored.ref != ref:
-                raise _refused(ref, "the same record is stored under another name")
-            return self._receipt(stored, record.subject)
-        subject = session.get(ConsentSubject, ref)
-        _check_continues(session, ref, subject, record)
-        if subject is None:
-            subject = ConsentSubject(ref=ref, did=record.subject, seq=record.seq, digest=record.digest)
-        subject.seq, subject.digest = record.seq, record.digest
-        session.add(subject)
-        session.flush()  # the record refers to the subject
-        stored = StoredRecord(
-            digest=record.digest,
-            ref=ref,
-            seq=record.seq,
-            action=record.action.value,
-            data=record.canonical,
-            salt=secrets.token_bytes(SALT_BYTES),
-            received_at=format_instant(now),
-        )
-        session.add(stored)
-        return self._receipt(stored, record.subject)
+    # --- participation
 
-    def _attest(self, session: Session, ref: str, now: datetime) -> Receipt:
-        subject = session.get(ConsentSubject, ref)
-        newest = None if subject is None else session.get(StoredRecord, subject.digest)
-        if subject is None or newest is None:
-            raise ConsentError(
-                f"No consent is known for {ref!r}: there is nothing to withdraw, and nothing of theirs is used.",
-                remedy="Check the name; `accord consent verify --dir NODE --subject REF` shows what is known.",
+    def finish_round(self, of: RoundOf, *, released: bool) -> None:
+        """Note that a round is over here: its update is stored and may be sent, or nothing of it ever leaves."""
+        with write(self._engine) as session:
+            participation.finish_round(session, of, self._see(session, self._clock()), released=released)
+
+    def note_model(self, of: RoundOf, model_sha256: str) -> None:
+        """Note the model that a study had after a round."""
+        with write(self._engine) as session:
+            participation.note_model(session, of, model_sha256)
+
+    def note_study(self, study: str, *, title: str, plan_bytes: bytes, epsilon: str, delta: str) -> None:
+        """Note what people are shown of a study; ``epsilon`` and ``delta`` bound a person's loss (decimal texts)."""
+        with write(self._engine) as session:
+            row = participation.study_row(session, study)
+            row.title, row.plan, row.epsilon, row.delta = title, plan_bytes, epsilon, delta
+
+    def note_spent(self, study: str, epsilon_spent: str) -> None:
+        """Note how much of a study's epsilon is spent so far (a decimal text)."""
+        with write(self._engine) as session:
+            participation.study_row(session, study).spent = epsilon_spent
+
+    def pass_on(self, study: str, amount_microcredits: int, share_percent: int) -> PassedOn:
+        """Share a part of what was earned equally among everybody who was eligible in a released round; once a study.
+
+        Raises:
+            ValueError: a negative amount, or a share outside of 0 to 100 (mistakes of the caller).
+        """
+        with write(self._engine) as session:
+            return participation.pass_on(session, study, amount_microcredits, share_percent)
+
+    def studies(self) -> list[ConsentStudy]:
+        """What is noted of each study."""
+        with read(self._engine) as session:
+            return list(session.exec(select(ConsentStudy).order_by(col(ConsentStudy.study))))
+
+    def participation(self, subject_ref: str) -> Participation:
+        """In which rounds of which studies a person was eligible, and what came of it."""
+        with read(self._engine) as session:
+            return participation.participation(session, subject_ref)
+
+    def in_flight(self, subject_ref: str) -> tuple[RoundOf, ...]:
+        """The rounds that have begun with the person eligible, and are not over."""
+        with read(self._engine) as session:
+            return tuple(
+                sorted({RoundOf(row.study, row.round) for row in participation.in_flight(session, subject_ref)})
             )
-        if newest.action == Action.WITHDRAW.value:
-            return self._receipt(newest, subject.did)
-        document = build(
-            subject=PublicKey.from_did(subject.did),
-            institution=self.institution,
-            action=Action.WITHDRAW,
-            seq=subject.seq + 1,
-            prev=subject.digest,
-            valid_from=now,
-            mechanism=Mechanism.LICENCE if ref == LICENCE_REF else Mechanism.CONSENT,
-            issuer=self.institution,
-        )
-        return self._store(session, ref, self._open(sign_record(document, self._key, created=now)), now)
 
-    def _receipt(self, stored: StoredRecord, did: str) -> Receipt:
-        return Receipt(
-            institution=self._did,
-            subject_ref=stored.ref,
-            subject=did,
-            record=stored.digest,
-            action=Action(stored.action),
-            seq=stored.seq,
-            received_at=stored.received_at,
-        )
+    def models(self, subject_ref: str) -> tuple[ModelVersion, ...]:
+        """The models that contain the person's contribution."""
+        with read(self._engine) as session:
+            return participation.models_with(session, subject_ref)
 
-    def _see(self, session: Session, now: datetime) -> datetime:
-        """``now``, or the latest moment seen if that is later; persisted with the transaction."""
-        row = session.get(ConsentClock, 1)
-        if row is None:
-            session.add(ConsentClock(last_seen=format_instant(now)))
-            return now
-        last = parse_instant(row.last_seen)
-        if now > last:
-            row.last_seen = format_instant(now)
-            session.add(row)
-        return max(now, last)
+    def withdrawals(self) -> list[Withdrawal]:
+        """All withdrawals, oldest first, with the rounds that were in flight and the time to stop."""
+        with read(self._engine) as session:
+            return withdrawals(session)
+
+    def health(self) -> Health:
+        """Where the registry stands: its log, what is pending, its witnesses' newest word."""
+        witnesses, quorum = self._binding.quorum()
+        with read(self._engine) as session:
+            return health(
+                session,
+                now=self._latest(session, self._clock()),
+                log_size=self._log.size,
+                witnesses=witnesses,
+                quorum=quorum,
+                age_max=self._stale_after,
+                decisions=self._decider.remembered(),
+                verified=len(self._verified),
+            )
+
+    def _begin(
+        self, session: Session, of: RoundOf, use: Use, found: dict[str, Decision], now: datetime
+    ) -> tuple[int, int, frozenset[str]]:
+        """Store who is eligible; what to remember once that is durable."""
+        eligible = frozenset(ref for ref, decision in found.items() if decision.permitted)
+        if use.kind in {Mechanism.LICENCE, Mechanism.DPA} and eligible:
+            eligible = frozenset({LICENCE_REF})  # nobody stands behind a row there but the owner
+        epoch = session.get_one(ConsentState, 1).epoch
+        ordinal, remembered, before = self._eligible.get(of.study, (0, -1, frozenset()))
+        fresh = remembered == epoch and ordinal == participation.newest_ordinal(session, of.study)
+        ordinal = participation.begin_round(session, of, eligible, now, known=before if fresh else None)
+        return ordinal, epoch, eligible
 
 
 def open_registry(engine: Engine, institution: PrivateKey, *, batch_size: int = BATCH_SIZE_DEFAULT) -> Registry:
     """The registry in a node's database (opened with :data:`TABLES`), on the machine's clock."""
     log = SqliteLog(engine, LOG_NAME)
     return Registry(engine, institution, consent_log=log, clock=lambda: datetime.now(UTC), batch_size=batch_size)
-
-
-def _check_continues(session: Session, ref: str, subject: ConsentSubject | None, record: ConsentRecord) -> None:
-    if subject is None:
-        if session.exec(select(ConsentSubject).where(col(ConsentSubject.did) == record.subject)).first() is not None:
-            raise _refused(ref, "its key speaks for another name already; everybody has a key of their own")
-        expected, prev = 1, None
-    else:
-        if subject.did != record.subject:
-            raise _refused(ref, "another key speaks for this name")
-        expected, prev = subject.seq + 1, subject.digest
-    if record.seq != expected:
-        raise _refused(ref, f"it is number {record.seq} of its chain, number {expected} is due")
-    if record.prev != prev:
-        raise _refused(ref, "it does not continue the record before it")
-
-
-def _histories(session: Session) -> dict[str, tuple[bytes, ...]]:
-    found: dict[str, list[bytes]] = {}
-    for row in session.exec(select(StoredRecord).order_by(col(StoredRecord.ref), col(StoredRecord.seq))):
-        found.setdefault(row.ref, []).append(_blob(row.data))
-    return {ref: tuple(chain) for ref, chain in found.items()}
-
-
-def _blob(value: object) -> bytes:
-    """A column's bytes; an altered row may hold any type in SQLite, and then counts as a record that never verifies."""
-    return value if isinstance(value, bytes) else b""
-
-
-def _refused(ref: str, why: str) -> ConsentError:
-    return ConsentError(
-        f"The consent record for {ref[:80]!r} is refused: {why}.",
-        remedy="Ask the registry for the newest record under this name, and sign one that continues it.",
-    )

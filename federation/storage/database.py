@@ -85,6 +85,25 @@ def read(engine: Engine) -> Iterator[Session]:
         yield session
 
 
+def scrub(engine: Engine) -> None:
+    """Leave no byte of what was deleted in the database's files.
+
+    Raises:
+        UnavailableError: another process is in the middle of a read, so that old pages must stay; try again later.
+    """
+    with _translated(database_name(engine)), engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, sqlite3.Connection):
+            raise TypeError("not SQLite")
+        driver.execute("VACUUM")
+        busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise UnavailableError(
+            f"The database {database_name(engine)} is in use: what was deleted is still in its files.",
+            remedy="Ask for the erasure again in a moment.",
+        )
+
+
 def database_name(engine: Engine) -> str:
     """The file that ``engine`` stands for, as errors name it."""
     return str(engine.get_execution_options()[_NAME])
