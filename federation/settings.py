@@ -41,6 +41,7 @@ class PartySettings(BaseModel):
     lifetime_delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("1e-5")
     renyi_order: Annotated[int, Field(ge=2, le=256)] = 8
     consent_batch_size: Annotated[int, Field(ge=1, le=65536)] = 512
+    subject_share_percent: Annotated[int, Field(ge=0, le=100)] = 50
 
     def to_toml(self) -> str:
         """The text of ``accord.toml``, every field written out."""

@@ -40,6 +40,10 @@ def init(
             help="The Renyi order at which the budget is counted; leave it unless you know why.",
         ),
     ] = 8,
+    subject_share: Annotated[
+        int,
+        typer.Option("--subject-share", min=0, max=100, help="Percent of each reward that is passed on to the people."),
+    ] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """Make a node in an empty folder: key, settings, database, and the lifetime privacy budget, fixed for good.
@@ -47,7 +51,13 @@ def init(
     Example: accord node init --dir node --name cleveland
     """
     settings = make_settings(
-        {"role": "node", "name": name, "lifetime_epsilon": lifetime_epsilon, "renyi_order": renyi_order}
+        {
+            "role": "node",
+            "name": name,
+            "lifetime_epsilon": lifetime_epsilon,
+            "renyi_order": renyi_order,
+            "subject_share_percent": subject_share,
+        }
     )
     opened = create_node(folder, settings)
     emit(
