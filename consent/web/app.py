@@ -17,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from consent.registry import Registry
-from consent.web import entry
-from consent.web.pages import language_of, render, translations
+from consent.web import entry, officer
+from consent.language import translations
+from consent.web.pages import language_of, render
 from consent.web.security import Guard, Refusal
 from consent.web.sessions import Sessions
 from consent.web.state import NotSignedInError, Web, WebSettings
@@ -66,7 +67,7 @@ def make_app(
         settings=settings,
         clock=clock,
     )
-    for router in (entry.router,):
+    for router in (entry.router, officer.router):
         app.include_router(router)
     app.add_exception_handler(NotSignedInError, _not_signed_in)
     app.add_exception_handler(AccordError, _accord_error)

@@ -8,6 +8,8 @@ from typing import Final
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
+from consent.web.officer_tables import OFFICER_TABLES
+
 
 class WebRequest(SQLModel, table=True):
     """A consent request and its newest published version (0: none yet); ``closed`` asks nobody any more."""
@@ -140,4 +142,5 @@ WEB_TABLES: Final[tuple[type[SQLModel], ...]] = (
     WebAnswer,
     WebPasskey,
     WebProfile,
+    *OFFICER_TABLES,
 )

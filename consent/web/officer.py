@@ -1,0 +1,10 @@
+"""Everything for the data protection officer, behind their session."""
+
+from fastapi import APIRouter, Depends
+
+from consent.web import officer_persons, officer_requests, officer_views
+from consent.web.state import officer
+
+router = APIRouter(dependencies=[Depends(officer)], include_in_schema=False)
+for part in (officer_views.router, officer_requests.router, officer_persons.router):
+    router.include_router(part)
