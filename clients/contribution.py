@@ -1,10 +1,11 @@
 """An institution's part in one round: consent, budget, training, release, commitment; and showing it afterwards.
 
 The order is the promise. The whole charge is reserved and started, durably, before the first read of data; consent is
-asked at that moment, for each person; what was released is stored together with the charge before anything is sent. A
-repeated request is answered with what is stored and never trains again. A round that a crash interrupted between
-reading and storing stays charged and is not repeated. A refusal tells the coordinator one of a few fixed sentences;
-what exactly was wrong (a line, a value, a count) is for the institution's own operators.
+asked at that moment, for each person, and who is eligible is stored in the answer's own transaction; what was released
+is stored together with the charge before anything is sent. A repeated request is answered with what is stored and never
+trains again. A round that a crash interrupted between reading and storing stays charged and is not repeated. A refusal
+tells the coordinator one of a few fixed sentences; what exactly was wrong (a line, a value, a count) is for the
+institution's own operators.
 """
 
 import json
@@ -19,6 +20,7 @@ from sqlalchemy import Engine
 
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import find_dataset, load_dataset
+from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger, State
 from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import NoiseSource
@@ -26,7 +28,7 @@ from clients.privacy.release import release
 from clients.selection import Selection, select
 from clients.storage import RoundUse, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
-from consent.registry import Registry
+from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
 from federation.errors import OperatorError, PeerError, PrivacyError
 from federation.rules.accounting import count_event, derive_noise_multiplier, round_event
@@ -95,12 +97,14 @@ class Contribution:
         key: the institution's key.
         engine: the node's database.
         registry: the consents.
+        participation: tells the registry what became of a round.
         blobs: where chunks are served from.
         fetch: fetches a blob by its name.
         noise: where privacy noise comes from.
         clock: the time.
         dataset: the registered data set's name; None takes the only one.
         agreed: whether the agreement still stands, asked at every round.
+        await_grants: gives grants that wait for witnesses a bounded time, before a round begins.
     """
 
     def __init__(
@@ -111,12 +115,14 @@ class Contribution:
         key: PrivateKey,
         engine: Engine,
         registry: Registry,
+        participation: Participation,
         blobs: BlobStore,
         fetch: Callable[[str], bytes],
         noise: NoiseSource,
         clock: Callable[[], datetime],
         dataset: str | None = None,
         agreed: Callable[[], bool] = lambda: True,
+        await_grants: Callable[[], None] = lambda: None,
     ) -> None:
         if agreement.plan_hash != plan.plan_hash:
             raise PeerError("The agreement is for another plan.", remedy="Review and sign this plan's agreement.")
@@ -125,12 +131,14 @@ class Contribution:
         self._key = key
         self._engine = engine
         self._registry = registry
+        self._participation = participation
         self._blobs = blobs
         self._fetch = fetch
         self._noise = noise
         self._clock = clock
         self._dataset = dataset
         self._agreed = agreed
+        self._await_grants = await_grants
         self._budget = BudgetLedger(engine, clock=clock)
 
     def commit(self, task: Task) -> Answer:
@@ -145,9 +153,11 @@ class Contribution:
                 return Answer("commitment", self._train(task))
             if stored.base_sha256 != task.base_model:
                 raise _DeclinedError("wrong-base", "the coordinator names another base model", remembered=False)
+            self._participation.finish(task.round_number, released=True)
             return Answer("commitment", stored.commitment)
         except _DeclinedError as declined:
             logger.warning("round %d refused: %s: %s", task.round_number, declined.code, declined.detail)
+            self._participation.finish(task.round_number, released=False)
             return Answer("refusal", self._refusal(task, declined))
 
     def reveal(self, round_number: int) -> Answer:
@@ -166,10 +176,11 @@ class Contribution:
         plan, study, number = self._plan, self._plan.study_id, task.round_number
         base = unpack(self._fetch(task.base_model), length=parameter_count(plan))
         event = round_event(plan)
+        self._await_grants()
         self._charge(number)
         data = self._read_data()
         decided_at = self._clock()
-        selection = self._select(data, decided_at)
+        selection = self._select(data, decided_at, number)
         cohort = judge_cohort(len(selection.subjects), plan, self._noise)
         use = self._use(task, selection, data, cohort.noisy_count, decided_at)
         if not cohort.large_enough:
@@ -191,6 +202,7 @@ class Contribution:
         )
         commitment = stored.commitment
         self._budget.commit(study, number, event, together_with=[stored, use])
+        self._participation.finish(number, released=True)
         logger.info("round %d: update committed", number)
         return commitment
 
@@ -222,10 +234,10 @@ class Contribution:
         except OperatorError as error:
             raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
 
-    def _select(self, data: CheckedData, now: datetime) -> Selection:
-        """Ask every subject's consent, now."""
-        use = use_of(self._plan, self._key.public.did)
-        return select(data, self._registry.decide_all(use, now, data.batch.subjects))
+    def _select(self, data: CheckedData, now: datetime, number: int) -> Selection:
+        """Ask every subject's consent, now; from here on the round is in flight for whoever is eligible."""
+        use, of = use_of(self._plan, self._key.public.did), RoundOf(self._plan.study_id, number)
+        return select(data, self._registry.decide_all(use, now, data.batch.subjects, round_use=of))
 
     def _compute(self, base: Integers, selection: Selection) -> Integers:
         # torch and Opacus take seconds to load: only here, where they are needed

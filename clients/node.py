@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
+from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
+from clients.participation import Participation
+from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.storage import StudyMembership, open_node
 from clients.witness import Witness
+from consent.cosigning import COSIGNING_TABLES, ConsentLogWitness
 from consent.registry import TABLES as CONSENT_TABLES
 from consent.registry import Registry, open_registry
+from consent.rules.decision import use_of
 from federation.coordinator.history import system_clock
 from federation.coordinator.protocols import (
     AGREEMENT,
+    CONSENT_COSIGN,
+    CONSENT_COSIGN_BYTES_MAX,
     COSIGN,
     COSIGN_BYTES_MAX,
     JOIN,
@@ -31,6 +38,7 @@ from federation.coordinator.protocols import (
     REVOCATION,
     JoinRequest,
 )
+from federation.coordinator.relay import ask_through
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.identity import create_key, load_key
 from federation.network.blobs import fetch_blob, serve_blobs
@@ -57,6 +65,10 @@ logger = logging.getLogger(__name__)
 _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
 _REFUSED_AGAIN_S: Final = 10
+_COSIGN_S: Final = 10.0
+GRANTS_WAIT_S_MAX: Final = 10.0
+GRANTS_WAIT_SHARE: Final = 0.2
+"""Of a round's deadline: how long a round waits for grants that wait for witnesses, at most."""
 OnProgress = Callable[[dict[str, Any]], None]
 
 
@@ -118,8 +130,6 @@ def create_node(path: Path, settings: PartySettings) -> NodeFolder:
     Raises:
         OperatorError: a party lives there already.
     """
-    from clients.privacy.budget import BudgetLedger
-
     create_settings(path, settings)
     create_key(PartyFolder(path).key)
     opened = open_node_folder(path)
@@ -147,7 +157,7 @@ def open_node_folder(path: Path) -> NodeFolder:
         files=files,
         settings=settings,
         key=load_key(files.key),
-        engine=open_node(path, *CONSENT_TABLES),
+        engine=open_node(path, *CONSENT_TABLES, *COSIGNING_TABLES),
         blobs=FolderBlobStore(files.blobs),
     )
 
@@ -201,6 +211,7 @@ class NodeParts:
     evidence: EvidenceStore = field(default_factory=MemoryEvidence)
     clock: Callable[[], datetime] = system_clock
     consent_batch_s: float = 60.0
+    subject_share_percent: int = 50
 
 
 class Node:
@@ -221,18 +232,35 @@ class Node:
         self._coordinator = PublicKey.from_did(membership.coordinator)
         self._plan, _ = open_plan(membership.plan, signer=self._coordinator)
         agreement, _ = open_agreement(membership.agreement, signer=parts.key.public)
+        self._participation = Participation(
+            self._plan,
+            membership.plan,
+            party=parts.key.public,
+            registry=parts.registry,
+            engine=parts.engine,
+            budget=BudgetLedger(parts.engine, clock=parts.clock),
+            share_percent=parts.subject_share_percent,
+        )
+        self._consent_log = ConsentLogKeeping(
+            parts.registry,
+            ask_through(parts.exchange, self._coordinator, self._plan.study_id, timeout_s=_COSIGN_S),
+            every_s=parts.consent_batch_s,
+            clock=parts.clock,
+        )
         self._contribution = Contribution(
             plan=self._plan,
             agreement=agreement,
             key=parts.key,
             engine=parts.engine,
             registry=parts.registry,
+            participation=self._participation,
             blobs=parts.blobs,
             fetch=self._fetch,
             noise=parts.noise,
             clock=parts.clock,
             dataset=membership.dataset or None,
             agreed=lambda: not self._membership().revocation,
+            await_grants=self._await_grants,
         )
         self._witness = Witness(
             plan=self._plan,
@@ -244,8 +272,15 @@ class Node:
             evidence=parts.evidence,
             clock=parts.clock,
         )
+        self._consent_witness = ConsentLogWitness(
+            parts.key,
+            parts.engine,
+            party=self._is_party,
+            evidence=parts.evidence,
+            clock=parts.clock,
+        )
+        self._compared = 0
         self._delivered = b""
-        self._batched_at: datetime | None = None
         self._problem = ""
         self._refused_at: datetime | None = None
 
@@ -261,11 +296,12 @@ class Node:
         from clients.flower.runtime import FlowerRuntime, context_for
 
         exchange = self._parts.exchange
-        if self._parts.registry.checkpoint().checkpoint.size == 0:
-            self._parts.registry.append_batch(self._parts.clock())
+        self._consent_log.begin()
+        self._participation.begin()
         app = client_app(self._contribution, study=self._plan.study_id, party=self._parts.key.public)
         runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange))
         exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
+        exchange.serve(CONSENT_COSIGN, self._consent_witness.handle, max_bytes=CONSENT_COSIGN_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
         exchange.keep_connected(self._parts.membership.address)
         return runtime
@@ -279,21 +315,21 @@ class Node:
                 self.tick()
                 on_progress(self.status())
                 if until_settled and self._finished():
+                    self._follow()  # the settlement may have come since the tick
                     return
                 stop.wait(_POLL_S)
 
     def tick(self) -> None:
-        """Do what is due: deliver the agreement or its revocation, append a consent batch."""
+        """Do what is due: deliver the agreement or its revocation, keep the consent log, follow the study's log."""
         membership = self._membership()
         document = membership.revocation or membership.agreement
         now = self._parts.clock()
         waiting = self._refused_at is not None and (now - self._refused_at).total_seconds() < _REFUSED_AGAIN_S
-        if document != self._delivered and not waiting and self._coordinator in self._parts.exchange.connected():
+        there = self._coordinator in self._parts.exchange.connected()
+        if document != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
-        due = self._batched_at is None or (now - self._batched_at).total_seconds() >= self._parts.consent_batch_s
-        if due:
-            self._parts.registry.append_batch(now)
-            self._batched_at = now
+        self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
+        self._follow()
 
     def status(self) -> dict[str, Any]:
         """Where this node stands."""
@@ -310,7 +346,26 @@ class Node:
             "log_size": state.size,
             "settled": state.settled,
             "problem": self._problem,
+            "consent_log": self._consent_log.problems,
         }
+
+    def _is_party(self, key: PublicKey) -> bool:
+        """Whether an institution's agreement is in the study's log, as this node knows it."""
+        return key.did in self._witness.state.agreements
+
+    def _await_grants(self) -> None:
+        limit_s = min(GRANTS_WAIT_S_MAX, self._plan.rounds.deadline_s * GRANTS_WAIT_SHARE)
+        self._consent_log.await_grants(use_of(self._plan, self._parts.key.public.did), limit_s)
+
+    def _follow(self) -> None:
+        """Take in what the study's log says that is new: for this institution's people, and about others' logs."""
+        state = self._witness.state
+        self._participation.follow(state)
+        for done in state.closed[self._compared :]:
+            for did, update in done.admitted.items():
+                if did != self._parts.key.public.did:
+                    self._consent_witness.compare(update.consent_checkpoint, PublicKey.from_did(did))
+            self._compared += 1
 
     def _membership(self) -> StudyMembership:
         """The membership as it is stored now: an officer may have revoked meanwhile."""

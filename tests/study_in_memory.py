@@ -33,6 +33,7 @@ from clients.data.check import CheckedData, check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
 from clients.flower.runtime import FlowerRuntime
 from clients.node import Node, NodeParts, join, membership_of
+from clients.participation import Participation
 from clients.privacy import dp_training  # noqa: F401 - loaded now, as a first round with a short deadline cannot wait
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, NoNoise
@@ -243,6 +244,18 @@ class Institution:
             self._runtime.close()
             self.exchange.close()
         self.node = self._runtime = None
+
+    def participation(self) -> Participation:
+        """What tells the registry of this study, as a new process has it."""
+        return Participation(
+            self.study.plan,
+            self.study.envelope,
+            party=self.key.public,
+            registry=self.registry,
+            engine=self.engine,
+            budget=self.budget,
+            share_percent=50,
+        )
 
     def parts(self) -> NodeParts:
         """What the node runs on."""

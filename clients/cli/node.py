@@ -132,6 +132,7 @@ def run(
                     membership=membership,
                     evidence=opened.evidence,
                     consent_batch_s=consent_batch_s,
+                    subject_share_percent=opened.settings.subject_share_percent,
                 )
             )
             note(f"{membership.site} takes part in {membership.study}")

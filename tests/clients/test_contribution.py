@@ -67,6 +67,7 @@ def contribution(site: Institution, *, noise: NoiseSource | None = None, **chang
         "key": site.key,
         "engine": site.engine,
         "registry": site.registry,
+        "participation": site.participation(),
         "blobs": site.blobs,
         "fetch": site.study.blobs.get,
         "noise": noise or NoNoise(),

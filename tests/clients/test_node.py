@@ -222,4 +222,5 @@ def test_a_node_s_status_follows_the_log(tmp_path: Path) -> None:
             "log_size": study.log.size,
             "settled": True,
             "problem": "",
+            "consent_log": {},
         }

@@ -46,6 +46,7 @@ def app(study: InMemoryStudy) -> ClientApp:
         key=ash.key,
         engine=ash.engine,
         registry=ash.registry,
+        participation=ash.participation(),
         blobs=ash.blobs,
         fetch=study.blobs.get,
         noise=NoNoise(),

@@ -1,0 +1,107 @@
+"""What the consent registry is told of a study, so that its people can be told.
+
+The registry keeps who was eligible in which round, written with the decision itself. What only the node knows comes
+from here: which rounds came to nothing, the models that came of the others, what was spent, what was earned and is
+passed on. Everything is told again after a restart and counts once, so a crash between two steps leaves no gap.
+"""
+
+import logging
+from decimal import ROUND_CEILING, Decimal
+
+from sqlalchemy import Engine
+
+from clients.privacy.budget import BudgetLedger
+from clients.storage import StoredUpdate
+from consent.registry import Registry, RoundOf
+from federation.rules.keys import PublicKey
+from federation.rules.replay import StudyState
+from federation.rules.study import StudyPlan, plain_decimal
+from federation.storage.database import read
+
+_SPENT_DIGITS = Decimal("0.0001")
+
+logger = logging.getLogger(__name__)
+
+
+class Participation:
+    """One study at one institution, as the registry is told of it.
+
+    Args:
+        plan: the study's plan.
+        signed_plan: its signed bytes.
+        party: the institution.
+        registry: who is told.
+        engine: the node's database.
+        budget: its privacy budget.
+        share_percent: how much of a reward is passed on to the people.
+    """
+
+    def __init__(
+        self,
+        plan: StudyPlan,
+        signed_plan: bytes,
+        *,
+        party: PublicKey,
+        registry: Registry,
+        engine: Engine,
+        budget: BudgetLedger,
+        share_percent: int,
+    ) -> None:
+        self._plan = plan
+        self._signed_plan = signed_plan
+        self._party = party.did
+        self._registry = registry
+        self._engine = engine
+        self._budget = budget
+        self._share_percent = share_percent
+        self._rounds_told = 0
+        self._settled_told = False
+
+    def begin(self) -> None:
+        """Name the study, and close the rounds that a former process left in flight.
+
+        A round whose update is stored was released (it may have been sent); of any other, nothing left or ever will.
+        """
+        study, privacy = self._plan.study_id, self._plan.privacy
+        self._registry.note_study(
+            study,
+            title=self._plan.title,
+            plan_bytes=self._signed_plan,
+            epsilon=plain_decimal(privacy.epsilon),
+            delta=plain_decimal(privacy.delta),
+        )
+        with read(self._engine) as session:
+            rounds = [charge.round for charge in self._budget.charges() if charge.study == study]
+            stored = {number for number in rounds if session.get(StoredUpdate, (study, number)) is not None}
+        for number in rounds:
+            self._registry.finish_round(RoundOf(study, number), released=number in stored)
+        if rounds:
+            self._note_spent()
+
+    def finish(self, round_number: int, *, released: bool) -> None:
+        """A round is over here: its update is stored and may be sent, or nothing of it ever leaves."""
+        self._registry.finish_round(RoundOf(self._plan.study_id, round_number), released=released)
+        self._note_spent()
+
+    def follow(self, state: StudyState) -> None:
+        """Take in what the study's log says that is new: models that contain people's contributions, the settlement.
+
+        A study's models contain them from the first round on in which this institution's update was admitted, as each
+        model is made from the one before.
+        """
+        contains = any(self._party in done.admitted for done in state.closed[: self._rounds_told])
+        for done in state.closed[self._rounds_told :]:
+            contains = contains or self._party in done.admitted
+            if contains and done.outcome == "aggregated":
+                self._registry.note_model(RoundOf(state.study, done.number), done.model)
+            self._rounds_told += 1
+        if state.settled and not self._settled_told:
+            earned = sum(payment.reward for payment in state.payments if payment.party == self._party)
+            passed = self._registry.pass_on(state.study, earned, self._share_percent)
+            logger.info("passed on: %d micro-credits to each person who was eligible", passed.part)
+            self._settled_told = True
+
+    def _note_spent(self) -> None:
+        """Rounded up: nobody is told that less was spent than was."""
+        spent = Decimal(str(self._budget.spent(self._plan.study_id))).quantize(_SPENT_DIGITS, ROUND_CEILING)
+        self._registry.note_spent(self._plan.study_id, plain_decimal(spent))
