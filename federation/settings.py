@@ -21,6 +21,11 @@ Multiaddress = Annotated[
     str, StringConstraints(pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}$", max_length=300)
 ]
 
+# Printable, without the characters that a TOML string would have to escape.
+DatabaseUrl = Annotated[
+    str, StringConstraints(pattern=r"^$|^postgres(ql)?(\+psycopg)?://[!#-\[\]-~]{1,2000}$", max_length=2048)
+]
+
 _FROM_ENVIRONMENT: Final = ("listen", "announce", "log_level", "request_timeout_s")
 _FILE_BYTES_MAX: Final = 64 * 1024
 
@@ -41,6 +46,7 @@ class PartySettings(BaseModel):
     lifetime_delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("1e-5")
     renyi_order: Annotated[int, Field(ge=2, le=256)] = 8
     consent_batch_size: Annotated[int, Field(ge=1, le=65536)] = 512
+    consent_database: DatabaseUrl = ""
     subject_share_percent: Annotated[int, Field(ge=0, le=100)] = 50
 
     def to_toml(self) -> str:

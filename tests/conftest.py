@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgresql import postgresql_server, postgresql_url
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -14,6 +15,8 @@ CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 settings.register_profile("accord", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("accord"), derandomize=True)
 settings.load_profile("ci" if CI else "accord")
+
+__all__ = ["postgresql_server", "postgresql_url"]
 
 _skipped: list[str] = []
 

@@ -1,48 +1,53 @@
-"""A party's SQLite database: one durable file, safe with several threads and several processes at once.
+"""A party's database, durable and safe with several threads and several processes at once.
 
-Rules kept here: a commit is on disk before it returns (WAL with ``synchronous=FULL``); a transaction that writes takes
-the write lock at its beginning (``BEGIN IMMEDIATE``), so that what it read stays true until it commits; the file is
-only its owner's (0600); a file that is damaged, foreign or of another version is refused with its name, never mended
-silently.
+Its own file (SQLite, :mod:`federation.storage.sqlite`) by default, a PostgreSQL database by URL
+(:mod:`federation.storage.postgresql`). Rules kept by both: a commit is on disk before it returns; a transaction that
+writes takes the write lock at its beginning, so that what it read stays true until it commits; a transaction that reads
+sees one consistent state; a database that is damaged, foreign or of another version is refused with its name.
 Tables are SQLModel classes of the modules that own them. Open transactions only with :func:`read` and :func:`write`.
 """
 
 import contextlib
-import os
-import sqlite3
-import stat
 import tempfile
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
 from sqlmodel import Session, SQLModel
 
-from federation.errors import AccordError, OperatorError, UnavailableError
+from federation.errors import AccordError, OperatorError
+from federation.storage.backend import WRITING, Backend
+from federation.storage.sqlite import sqlite_engine
 
-SCHEMA_VERSION: Final = 1
-APPLICATION_ID: Final = int.from_bytes(b"Acrd", "big")
-BUSY_TIMEOUT_MS: Final = 30_000
-_NAME: Final = "accord_name"
-_FILE_MODE: Final = 0o600
-_WAL_ATTEMPTS: Final = 50
+_BACKEND: Final = "accord_backend"
 _OPEN_SESSIONS: Final = threading.local()
 
 
-def open_database(path: Path, *tables: type[SQLModel]) -> Engine:
-    """Open the database at ``path``, creating the file and any missing one of ``tables``.
+def open_database(target: Path | str, *tables: type[SQLModel]) -> Engine:
+    """Open a database, creating any missing one of ``tables`` (and the file).
+
+    Args:
+        target: the path of a file, or the URL of a PostgreSQL database.
+        tables: what it must hold.
 
     Raises:
-        OperatorError: the file is damaged, is not a database of Accord, is of another version, or cannot be opened.
+        OperatorError: it is damaged, not a database of Accord, of another version, cannot be reached or opened.
         UnavailableError: another process holds it for longer than 30 s.
     """
-    return _opened(path, tables, synchronous="FULL")
+    if isinstance(target, Path):
+        return _opened(*sqlite_engine(target, synchronous="FULL"), tables)
+    try:
+        from federation.storage.postgresql import postgresql_engine
+    except ImportError as error:
+        raise OperatorError(
+            "The driver for PostgreSQL is not installed.",
+            remedy="Install it with `pip install 'accord-network[postgresql]'`.",
+        ) from error
+    return _opened(*postgresql_engine(target), tables)
 
 
 def memory_database(*tables: type[SQLModel]) -> Engine:
@@ -52,7 +57,7 @@ def memory_database(*tables: type[SQLModel]) -> Engine:
     that nobody else sees, without any sync.
     """
     folder = tempfile.TemporaryDirectory(prefix="accord-", ignore_cleanup_errors=True)
-    engine = _opened(Path(folder.name) / "memory.db", tables, synchronous="OFF")
+    engine = _opened(*sqlite_engine(Path(folder.name) / "memory.db", synchronous="OFF"), tables)
     weakref.finalize(engine, folder.cleanup)
     return engine
 
@@ -86,27 +91,21 @@ def read(engine: Engine) -> Iterator[Session]:
 
 
 def scrub(engine: Engine) -> None:
-    """Leave no byte of what was deleted in the database's files.
+    """Leave no byte of what was deleted in the files of the database's tables.
+
+    Takes as long as writing the whole database anew, and lets nobody write meanwhile.
 
     Raises:
         UnavailableError: another process is in the middle of a read, so that old pages must stay; try again later.
     """
-    with _translated(database_name(engine)), engine.connect() as connection:
-        driver = connection.connection.driver_connection
-        if not isinstance(driver, sqlite3.Connection):
-            raise TypeError("not SQLite")
-        driver.execute("VACUUM")
-        busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise UnavailableError(
-            f"The database {database_name(engine)} is in use: what was deleted is still in its files.",
-            remedy="Ask for the erasure again in a moment.",
-        )
+    backend = _backend(engine)
+    with _translated(backend):
+        backend.scrub(engine)
 
 
 def database_name(engine: Engine) -> str:
-    """The file that ``engine`` stands for, as errors name it."""
-    return str(engine.get_execution_options()[_NAME])
+    """The file, or the URL without its password, that ``engine`` stands for, as errors name it."""
+    return _backend(engine).name
 
 
 @contextlib.contextmanager
@@ -115,8 +114,8 @@ def _session(engine: Engine, *, writing: bool) -> Iterator[Session]:
     depths[id(engine)] = depths.get(id(engine), 0) + 1
     try:
         with (
-            _translated(database_name(engine)),
-            engine.connect().execution_options(accord_writing=writing) as connection,
+            _translated(_backend(engine)),
+            engine.connect().execution_options(**{WRITING: writing}) as connection,
             Session(connection, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -136,44 +135,19 @@ def _depths() -> dict[int, int]:
     return depths
 
 
-def _create_file(path: Path) -> None:
-    """Create the file for its owner only, before SQLite does it with wider rights.
+def _backend(engine: Engine) -> Backend:
+    backend: Backend = engine.get_execution_options()[_BACKEND]
+    return backend
 
-    An existing file is never opened here: closing it would drop the locks that SQLite holds on it in this process.
-    """
+
+def _opened(engine: Engine, backend: Backend, tables: tuple[type[SQLModel], ...]) -> Engine:
+    engine.update_execution_options(**{_BACKEND: backend})
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE))
-    except FileExistsError:
-        if stat.S_IMODE(path.stat().st_mode) != _FILE_MODE:
-            path.chmod(_FILE_MODE)
-    except OSError as error:
-        raise OperatorError(
-            f"The database {path} cannot be created: {error.strerror}.",
-            remedy="Check that the folder exists, is yours, and that the disk has room.",
-        ) from error
-
-
-def _opened(path: Path, tables: tuple[type[SQLModel], ...], *, synchronous: Literal["FULL", "OFF"]) -> Engine:
-    _create_file(path)
-    name = str(path)
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(path, timeout=BUSY_TIMEOUT_MS / 1000, check_same_thread=False),
-        poolclass=QueuePool,
-        pool_size=8,
-        max_overflow=24,
-        execution_options={_NAME: name},
-    )
-    event.listen(engine, "connect", _on_connect(synchronous))
-    event.listen(engine, "begin", _on_begin)
-    try:
-        with _translated(name):
-            with engine.connect().execution_options(accord_writing=False) as connection:
-                problems = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
-            if problems != ["ok"]:
-                raise _damaged(name, "; ".join(str(problem) for problem in problems))
-            with engine.connect() as connection, connection.begin():
-                _check_version(connection, name)
+        with _translated(backend):
+            with engine.connect().execution_options(**{WRITING: False}) as connection:
+                backend.check(connection)
+            with engine.connect() as connection, connection.begin():  # writes: two that create it at once take turns
+                backend.claim(connection)
                 SQLModel.metadata.create_all(connection, tables=[vars(table)["__table__"] for table in tables])
     except AccordError:
         engine.dispose()
@@ -181,92 +155,14 @@ def _opened(path: Path, tables: tuple[type[SQLModel], ...], *, synchronous: Lite
     return engine
 
 
-def _check_version(connection: Connection, name: str) -> None:
-    application = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
-    version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
-        return
-    if application == APPLICATION_ID:
-        raise OperatorError(
-            f"The database {name} has version {version}, this Accord reads version {SCHEMA_VERSION}.",
-            remedy="Use the version of Accord that wrote it, or one that can migrate it.",
-        )
-    if application or version or connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").scalar_one():
-        raise OperatorError(
-            f"{name} is a database of another program.",
-            remedy="Give Accord a folder of its own, or move the file.",
-        )
-    connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _on_connect(synchronous: str) -> Callable[[sqlite3.Connection, object], None]:
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # the transaction's begin is ours (_on_begin), not the driver's
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        _switch_to_wal(connection)
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    return configure
-
-
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Two processes that create the file at once meet here, and SQLite does not wait for this lock by itself."""
-    for attempt in range(_WAL_ATTEMPTS):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or attempt == _WAL_ATTEMPTS - 1:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _on_begin(connection: Connection) -> None:
-    writing = connection.get_execution_options().get("accord_writing", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-
 @contextlib.contextmanager
-def _translated(name: str) -> Iterator[None]:
-    """SQLite's own failures become errors that say who must act; a broken constraint stays what it is."""
+def _translated(backend: Backend) -> Iterator[None]:
+    """A driver's failures become errors that say who must act; a broken constraint stays what it is."""
+    failures: tuple[type[Exception], ...] = (DBAPIError, *backend.errors)
     try:
         yield
-    except DBAPIError as error:
-        translated = _translate(error.orig, name)
+    except failures as error:
+        translated = backend.translate(error.orig if isinstance(error, DBAPIError) else error)
         if translated is None:
             raise
         raise translated from error
-    except sqlite3.DatabaseError as error:
-        translated = _translate(error, name)
-        if translated is None:
-            raise
-        raise translated from error
-
-
-def _translate(error: Any, name: str) -> AccordError | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
-    if primary in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return _damaged(name, str(error))
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return UnavailableError(
-            f"The database {name} is held by another process.",
-            remedy="Wait until that process is done, or end it, and try again.",
-        )
-    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-        return OperatorError(
-            f"The database {name} cannot be used: {error}.",
-            remedy="Check that the disk has room and that file and folder are yours to write; nothing was lost.",
-        )
-    return None
-
-
-def _damaged(name: str, why: str) -> OperatorError:
-    return OperatorError(
-        f"The database {name} is damaged or is not a database: {why}.",
-        remedy=f"Stop every process that uses it, move {name} (with its -wal and -shm files) aside and restore it from "
-        "your backup; a log that others witnessed can be fetched again from them.",
-    )

@@ -37,6 +37,13 @@ def test_every_setting_survives_its_text(epsilon: Decimal, size: int, port: int)
     assert PartySettings.model_validate(tomllib.loads(settings.to_toml())) == settings
 
 
+def test_consents_may_live_in_a_database_of_their_own(tmp_path: Path) -> None:
+    url = "postgresql://accord:s3cret%20word@db.example.org:5433/consent?sslmode=verify-full"
+    create_settings(tmp_path, NODE.model_copy(update={"consent_database": url}))
+    assert load_settings(tmp_path, {"ACCORD_CONSENT_DATABASE": "postgresql://other/consent"}).consent_database == url
+    assert NODE.consent_database == ""
+
+
 def test_a_party_is_never_overwritten(tmp_path: Path) -> None:
     create_settings(tmp_path, NODE)
     with pytest.raises(OperatorError, match="holds a party already"):
@@ -74,6 +81,8 @@ def test_no_variable_reaches_the_privacy_budget(tmp_path: Path) -> None:
         ('listen = "localhost:80"', "listen"),
         ("noise = false", "noise"),
         ('log_level = "loud"', "log_level"),
+        ('consent_database = "consent.db"', "consent_database"),
+        ('consent_database = "mysql://accord@localhost/consent"', "consent_database"),
         ("version = 2", "version"),
     ],
 )

@@ -4,6 +4,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, SQLModel, select
 
 from federation.errors import OperatorError, UnavailableError
-from federation.storage import database
+from federation.storage import backend, sqlite
 from federation.storage.database import memory_database, open_database, read, write
 
 
@@ -23,9 +24,16 @@ class Parcel(SQLModel, table=True):
     content: str
 
 
-@pytest.fixture(params=["file", "memory"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
-    return open_database(tmp_path / "accord.db", Parcel) if request.param == "file" else memory_database(Parcel)
+@pytest.fixture(params=["file", "memory", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "memory":
+        engine = memory_database(Parcel)
+    elif request.param == "file":
+        engine = open_database(tmp_path / "accord.db", Parcel)
+    else:
+        engine = open_database(request.getfixturevalue("postgresql_url"), Parcel)
+    yield engine
+    engine.dispose()
 
 
 def numbers(engine: Engine) -> list[int]:
@@ -203,7 +211,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "accord.db"
     open_database(path, Parcel).dispose()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version = {database.SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version = {backend.SCHEMA_VERSION + 1}")
     with pytest.raises(OperatorError, match="version 2"):
         open_database(path, Parcel)
 
@@ -216,7 +224,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_a_lock_that_is_never_released_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "accord.db"
     open_database(path, Parcel).dispose()
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_MS", 50)
     engine = open_database(path, Parcel)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

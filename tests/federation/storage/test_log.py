@@ -16,10 +16,12 @@ from federation.storage.log import LogCheckpoint, LogEntry, MemoryLog, MerkleLog
 TABLES = (LogEntry, LogCheckpoint)
 
 
-@pytest.fixture(params=["file", "memory database", "twin"])
+@pytest.fixture(params=["file", "memory database", "postgresql", "twin"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> MerkleLog:
     if request.param == "twin":
         return MemoryLog("study")
+    if request.param == "postgresql":
+        return SqliteLog(open_database(request.getfixturevalue("postgresql_url"), *TABLES), "study")
     engine = open_database(tmp_path / "accord.db", *TABLES) if request.param == "file" else memory_database(*TABLES)
     return SqliteLog(engine, "study")
 

@@ -3,17 +3,16 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 from consent_people import ANNA, BEN, DAY, HOSPITAL, NOW, OTHER_HOSPITAL, chain, record, use
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from registry_parts import SIZE, Clock, again, status
 from sqlalchemy import Engine, text
 
 from consent.registry import LICENCE_REF, TABLES, Inclusion, Registry, open_registry
@@ -28,45 +27,6 @@ from federation.storage.database import memory_database, open_database, write
 from federation.storage.log import MemoryLog
 
 GRANT, REFUSE, WITHDRAW = Action.GRANT, Action.REFUSE, Action.WITHDRAW
-SIZE = 8
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def engine() -> Engine:
-    return memory_database(*TABLES)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def log() -> MemoryLog:
-    return MemoryLog()
-
-
-@pytest.fixture
-def registry(engine: Engine, clock: Clock, log: MemoryLog) -> Registry:
-    return Registry(engine, HOSPITAL, consent_log=log, clock=clock, batch_size=SIZE)
-
-
-def again(engine: Engine, clock: Callable[[], datetime], log: MemoryLog) -> Registry:
-    return Registry(engine, HOSPITAL, consent_log=log, clock=clock, batch_size=SIZE)
-
-
-def status(registry: Registry, ref: str = "anna", now: datetime = NOW, **changes: Any) -> Status:
-    return registry.decide_all(use(**changes), now, [ref])[ref].status
-
-
 # --- taking records in
 
 
@@ -214,6 +174,15 @@ def test_time_never_runs_backwards_over_a_restart(engine: Engine, clock: Clock, 
 # --- what is damaged or rolled back
 
 
+def _spelled_for(engine: Engine, damage: str) -> str:
+    if engine.dialect.name == "sqlite":
+        return damage
+    if "replace" in damage:
+        changed = "convert_to(replace(convert_from(data, 'UTF8'), 'DUO:0000006', 'DUO:0000004'), 'UTF8')"
+        return "UPDATE consent_record SET data = " + changed
+    return damage.replace("x'00'", r"'\x00'::bytea")
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -226,6 +195,7 @@ def test_time_never_runs_backwards_over_a_restart(engine: Engine, clock: Clock, 
     ],
 )
 def test_altered_tables_never_permit(engine: Engine, registry: Registry, damage: str) -> None:
+    damage = _spelled_for(engine, damage)
     registry.submit_all([("anna", data) for data in chain(GRANT, GRANT)])
     assert status(registry) is Status.PERMITTED
     with write(engine) as session:
@@ -379,7 +349,7 @@ DYING = """
 def test_a_receipt_survives_a_killed_process_and_without_one_nothing_half_remains(tmp_path: Path, where: str) -> None:
     path = tmp_path / "accord.db"
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(DYING), str(path), str(Path(__file__).parent), where],
+        [sys.executable, "-c", textwrap.dedent(DYING), str(path), str(Path(__file__).parent.parent), where],
         capture_output=True,
         text=True,
         check=False,
