@@ -23,6 +23,7 @@ from consent.cli.instructions import (
     without_terms,
 )
 from consent.cli.serve import register
+from consent.cli.witnesses import witnesses
 from consent.registry import LICENCE_REF, TABLES, Registry, open_registry
 from consent.rules.decision import Decision, chain_fault, use_of
 from consent.rules.purposes import in_words
@@ -39,6 +40,7 @@ from federation.settings import PartyFolder, load_settings
 from federation.storage.database import open_database
 
 app = group("Grant, withdraw and verify people's signed consents.")
+app.command(epilog="Example: accord consent witnesses --dir cleveland --add did:key:z6Mk... --quorum 1")(witnesses)
 register(app)
 
 WalletOption = Annotated[
