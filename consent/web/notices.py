@@ -96,6 +96,12 @@ def asks_otherwise(old: ConsentRequest, new: ConsentRequest) -> bool:
     return asked(old) != asked(new)
 
 
+def unchanged(old: ConsentRequest, new: ConsentRequest) -> tuple[str, ...]:
+    """The languages whose text says exactly what it said: a yes to it cannot be told from a yes to the old one."""
+    both = [language for language in new.words if language in old.words]
+    return tuple(language for language in both if notice_text(old, language) == notice_text(new, language))
+
+
 def counting(versions: Sequence[Version]) -> tuple[Version, ...]:
     """The versions under which a grant still counts: the newest material one and all after it, oldest first."""
     ordered = sorted(versions, key=lambda version: version.number)

@@ -10,6 +10,7 @@ from typing import Final
 
 from consent.language import sentence
 from consent.rules.decision import Decision, Status, Use, use_of
+from consent.rules.duo import NOT_FOR_PROFIT, Declared
 from consent.web.officer_people import known
 from consent.web.request import ConsentRequest
 from consent.web.state import Web
@@ -91,7 +92,11 @@ def cover(web: Web, use: Use, language: str, refs: Sequence[str] | None = None) 
 
 
 def uses_of(asked: ConsentRequest, institution: str) -> list[tuple[str, Use]]:
-    """For each purpose of a request that allows something: its key, and the use that it is meant for."""
+    """For each purpose of a request that allows something: its key, and the use that it is meant for.
+
+    A request is no study and declares nothing; the use is that of a study that is not for profit.
+    """
+    declared = Declared(commercial=False, organisation=NOT_FOR_PROFIT)
     return [
         (
             purpose.key,
@@ -102,6 +107,7 @@ def uses_of(asked: ConsentRequest, institution: str) -> list[tuple[str, Use]]:
                 disease=purpose.diseases[0] if purpose.diseases else None,
                 epsilon=asked.epsilon_max,
                 delta=asked.delta_max,
+                declared=declared,
             ),
         )
         for purpose in asked.purposes

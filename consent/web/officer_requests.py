@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from consent.language import translations
 from consent.rules.diseases import NAMES
-from consent.web.notices import asks_otherwise, changes, counting
+from consent.web.notices import asks_otherwise, changes, counting, unchanged
 from consent.web.officer_coverage import plan_bytes, studies
 from consent.web.officer_draft import (
     CATEGORIES,
@@ -151,6 +151,13 @@ def publish_version(request: Request, name: Name, form: Form) -> Response:
             Problem(field, _("This text has to name the figure that it asks for: %(figure)s.") % {"figure": figure})
             for field, figure in unsaid(asked)
         ]
+        if again == "yes":
+            problems += [
+                Problem(
+                    f"words.{language}.title", _("This text is the same as before, so its readers are not asked again.")
+                )
+                for language in unchanged(found[-1].asked, asked)
+            ]
     except ValidationError as error:
         problems += problems_of(error, catalog)
     if version and again not in {"yes", "no"}:

@@ -12,6 +12,7 @@ import pytest
 
 from consent.web.officer_draft import Outline, OwnWords, outline_of, right_guesses_max, unsaid, write_request
 from consent.web.request import LAYERS
+from consent.web.starter import starter_request
 from federation.rules.study import plan_from_toml
 
 PLAN = resources.files("federation.cli") / "plan_template.toml"
@@ -86,10 +87,19 @@ def test_a_study_s_plan_fills_in_what_it_knows() -> None:
 def test_a_draft_names_every_figure_that_binds() -> None:
     words = {name: OwnWords(title="Title", why="Why.", disease="x") for name in CATALOGS}
     for epsilon, days in (("0.5", 1), ("3", 1095), ("2.25", 365)):
-        assert unsaid(write_request(outline(epsilon_max=Decimal(epsilon), valid_days=days, words=words), CATALOGS)) == []
+        assert (
+            unsaid(write_request(outline(epsilon_max=Decimal(epsilon), valid_days=days, words=words), CATALOGS)) == []
+        )
 
 
 def test_a_text_that_names_another_figure_than_it_asks_for_is_found() -> None:
     asked = write_request(outline(), CATALOGS)
     assert unsaid(asked.model_copy(update={"epsilon_max": Decimal(8)})) == [("words.en.privacy", "8")]
     assert unsaid(asked.model_copy(update={"valid_days": 31})) == [("words.en.duration", "31")]
+
+
+def test_the_starter_request_is_true_to_its_figures() -> None:
+    starter = starter_request("City Hospital", "privacy@hospital.example")
+    assert unsaid(starter) == []
+    guesses = str(right_guesses_max(starter.epsilon_max, starter.delta_max))
+    assert all(guesses in said.privacy for said in starter.words.values())
