@@ -8,7 +8,7 @@ from babel.messages.extract import extract_from_dir
 
 # What marks a message: msg("...") in the rules, _("...") and ngettext("...", "...", n) in pages.
 KEYWORDS: Final = {"msg": None, "_": None, "gettext": None, "ngettext": (1, 2)}
-METHODS: Final = [("**.py", "python"), ("web/templates/**.html", "jinja2")]
+METHODS: Final = [("**.py", "python"), ("**/templates/**.html", "jinja2")]
 CONSENT: Final = Path(__file__).parents[1]
 
 

@@ -11,7 +11,7 @@ from consent.language.catalogs import TERRITORIES, translations
 from consent.rules.decision import NOT_PERMITTED, PERMITTED_UNTIL, Decision
 from consent.rules.diseases import NAMES
 from consent.rules.message import msg
-from consent.rules.reasons import TEXTS, phrase, purposes_in
+from consent.rules.reasons import ALSO, TEXTS, joined, phrase, purposes_in
 from federation.rules.instant import parse_instant
 
 _MOMENT: Final = msg("{day}, {time} UTC")
@@ -55,10 +55,10 @@ def sentence(decision: Decision, language: str) -> str:
     if decision.permitted:
         until = "" if decision.until is None else instant(decision.until, language)
         return reader.gettext(PERMITTED_UNTIL).format(until=until)
-    because = "; ".join(
+    reasons = [
         phrase(given.code, given.values, reader) if _known(given.code) else given.text for given in decision.reasons
-    )
-    return reader.gettext(NOT_PERMITTED).format(because=because)
+    ]
+    return reader.gettext(NOT_PERMITTED).format(because=joined(reasons, ALSO, reader))
 
 
 def purposes(codes: tuple[str, ...], diseases: tuple[str, ...], language: str) -> str:

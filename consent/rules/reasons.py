@@ -6,7 +6,7 @@ same reasons in the reader's language, with that language's plurals, dates and n
 reads after "because".
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -89,12 +89,13 @@ TEXTS: Final[Mapping[str, str]] = MappingProxyType(
         "not_yet_valid": msg("the consent begins on {at}"),
         "expired": msg("the consent ended on {at}"),
         "majority": msg("the person came of age on {at} and has not decided yet"),
+        "stale": msg("the witnesses have not confirmed the consent log for too long"),
         "notice": msg("the information that the consent was given on has changed since"),
         "purpose": msg("the consent allows {allowed_purposes}, the study is {asked_purpose}"),
         "epsilon": msg("the consent allows epsilon {allowed}, the study asks {asked}"),
         "delta": msg("the consent allows delta {allowed}, the study asks {asked}"),
         "code": msg("the consent allows one program only, and the study does not run just that one"),
-        "rounds": msg("the consent allows rounds up to {allowed}, the study has {asked}"),
+        "rounds": msg("the consent sets a limit of rounds ({allowed}), the study has more ({asked})"),
         "rounds_unknown": msg("the consent limits the rounds, and the study does not say how many it has"),
         "modifier.RS": msg("the consent allows only these types of research: {allowed_values}"),
         "modifier.NMDS": msg("the consent excludes research that develops general methods"),
@@ -160,6 +161,7 @@ MECHANISMS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 AND: Final = msg("{one} and {other}")
+ALSO: Final = msg("{one}; {other}")
 NOTHING: Final = msg("nothing")
 
 
@@ -186,11 +188,14 @@ def purposes_in(codes: str, diseases: str, speech: Speech) -> str:
         speech.gettext(label_of(code)) + (f" ({names})" if code == DISEASE_RESEARCH and names else "")
         for code in codes.split()
     ]
-    if not words:
-        return speech.gettext(NOTHING)
-    text = words[0]
-    for word in words[1:]:
-        text = speech.gettext(AND).format(one=text, other=word)
+    return joined(words, AND, speech) if words else speech.gettext(NOTHING)
+
+
+def joined(parts: Sequence[str], pattern: str, speech: Speech) -> str:
+    """At least one text, each put to the one before by a pattern with ``{one}`` and ``{other}``."""
+    text = parts[0]
+    for part in parts[1:]:
+        text = speech.gettext(pattern).format(one=text, other=part)
     return text
 
 
