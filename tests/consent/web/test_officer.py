@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -63,6 +65,7 @@ PAGES = (
     f"/officer/people/{person_id('anna')}",
     f"/officer/people/{person_id('anna')}/erase",
     "/officer/withdrawals",
+    "/officer/exports",
     "/officer/log",
     "/officer/log/checkpoint",
     "/officer/trail",
@@ -309,6 +312,24 @@ def test_the_log_s_page_says_what_is_wrong_with_it(site: Site, desk: Desk) -> No
     assert "nothing is permitted at present" in page
     note = desk.client.get("/officer/log/checkpoint").content
     assert opened(site, note).checkpoint.size == 1
+
+
+def test_every_export_holds_every_record(site: Site, desk: Desk) -> None:
+    answer(site, "=anna")
+    answer(site, "ben", yes=False)
+    site.registry.withdraw("=anna")
+    rows = list(csv.DictReader(desk.post("/officer/exports/csv", status=200).text.splitlines()))
+    assert [(row["name"], row["action"]) for row in rows] == [
+        ("'=anna", "grant"),
+        ("'=anna", "withdraw"),
+        ("ben", "refuse"),
+    ]
+    assert rows[0]["notice_version"] == f"{STARTER}/1"
+    for kind in ("fhir", "odrl", "duo", "kantara"):
+        lines = desk.post(f"/officer/exports/{kind}", status=200).text.splitlines()
+        assert len([json.loads(line) for line in lines]) == 3, kind
+    assert "Exported all records as csv" in words(desk.get("/officer/trail"))
+    desk.post("/officer/exports/xml", status=422)
 
 
 def test_a_patient_number_that_looks_like_a_formula_stays_a_text(desk: Desk) -> None:
