@@ -19,6 +19,7 @@ def explain(plan: StudyPlan) -> str:
     paragraphs = [
         f"{plan.title}\nStudy {plan.study_id}, paid by {plan.sponsor}.",
         f"What for. {plan.purpose.statement} (purpose {plan.purpose.duo}{disease})",
+        *_declared(plan),
         (
             f"Whose data. {whose} It is asked anew in every round. A round needs about {plan.cohort.minimum} "
             "people or more at your institution (judged on a noisy count)."
@@ -59,3 +60,18 @@ def _columns(plan: StudyPlan) -> str:
             low, high = plain_decimal(column.low), plain_decimal(column.high)
             parts.append(f"{column.name} ({low} to {high}{unit}{gaps})")
     return f"{len(parts)} columns: {'; '.join(parts)}; and the label {plan.schema_contract.label.name}."
+
+
+def _declared(plan: StudyPlan) -> list[str]:
+    """What the study says about itself beyond its purpose, which every party signs."""
+    declared = plan.purpose.model_dump(exclude={"duo", "disease", "statement"}, exclude_none=True)
+    if not declared:
+        return []
+    words = (f"{name.replace('_', ' ')}: {_word(value)}" for name, value in declared.items())
+    return [f"What it declares. {'; '.join(words)}."]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from consent.rules.diseases import BROADER, NAMES, ancestors
 from consent.rules.duo import MODIFIERS, NOTHING_DECLARED, PERMISSIONS, Declared, Verdict, label_of, moment_of
 from consent.rules.purposes import Consented, Wanted, covers, judge, needs_person
+from consent.rules.reasons import TEXTS
+from federation.rules.study import Purpose
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GRU, HMB, DS, NRES, CC = "DUO:0000042", "DUO:0000006", "DUO:0000007", "DUO:0000004", "DUO:0000043"
@@ -156,6 +159,16 @@ def test_a_condition_without_its_modifier_needs_a_person() -> None:
 @pytest.mark.parametrize("text", ["", "2026-13-01", "2026-11-22T12:00:00+01:00", "tomorrow", "20261122T000000"])
 def test_other_texts_are_no_moment(text: str) -> None:
     assert moment_of(text) is None
+
+
+def test_the_reference_page_tells_of_every_code() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "duo.md").read_text("utf-8")
+    for known in (*PERMISSIONS.values(), *MODIFIERS.values()):
+        assert f"| {known.code} | {known.short} | {known.label} |" in page
+    for field in Purpose.model_fields:
+        assert f"\n{field} = " in page
+    for code in TEXTS:
+        assert f"`{code.split('.')[0]}`" in page
 
 
 # Laws.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse, sha256_hex
 from federation.rules.envelope import sign
+from federation.rules.explain import explain
 from federation.rules.keys import PrivateKey
 from federation.rules.study import (
     AGREEMENT_TYPE,
@@ -258,3 +259,13 @@ def test_a_document_in_another_spelling_is_refused(change: dict[str, Any]) -> No
 def test_documents_are_bounded() -> None:
     with pytest.raises(PeerError, match="more than the 100 allowed"):
         read(Agreement, AGREEMENT.to_payload(), max_bytes=100)
+
+
+def test_what_a_study_declares_is_explained_to_who_signs() -> None:
+    silent = plan_from_toml(TOML, source="plan.toml")
+    declared = plan_from_toml(
+        TOML.replace('statement = "A test."', 'statement = "A test."\ncommercial = false\ncountries = ["FR", "PT"]'),
+        source="plan.toml",
+    )
+    assert "What it declares" not in explain(silent)
+    assert "What it declares. commercial: no; countries: FR, PT." in explain(declared)
