@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from clients.demo.run import Demo, OnProgress, Options
+from clients.demo.journal import Options
+from clients.demo.run import Demo, OnProgress
 from federation.cli.output import JsonOption, emit, interactive, note
 from federation.errors import AccordError, OperatorError
 

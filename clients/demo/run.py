@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from sqlmodel import select
 
+from clients.demo.journal import Journal, Options
 from clients.demo.parties import Parties, PartyFailedError, accord, parties, wait_for
 from clients.demo.split import Split, draw_consents, draw_withdrawals, split_rows
 from clients.demo.studies import STUDIES, DemoStudy
@@ -30,74 +30,14 @@ from federation.rules.replay import StudyState, replay
 from federation.storage.database import read
 
 WITHDRAWALS: Final = 10
+WITNESS_QUORUM: Final = 2
 CONSENT_BATCH_S: Final = 5
 _POLL_S: Final = 0.25
 _STUCK_S_MAX: Final = 900
 _END_S_MAX: Final = 60
-_JOURNAL: Final = "demo.json"
 
 OnProgress = Callable[[str, int, int], None]
 """Told (what happens now, rounds closed, rounds in all)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a person may choose. ``seed`` governs split, consent draws and the first model, never noise or sampling."""
-
-    study: str = "heart"
-    rounds: int | None = None
-    epsilon: float | None = None
-    seed: int = 13
-
-
-class Journal:
-    """Which steps are done, durably.
-
-    Raises:
-        OperatorError: the folder holds something else, or a demo with other options.
-    """
-
-    def __init__(self, folder: Path, options: Options) -> None:
-        self._path = folder / _JOURNAL
-        wanted = {"study": options.study, "rounds": options.rounds, "epsilon": options.epsilon, "seed": options.seed}
-        self.seconds: dict[str, float] = {}
-        self._done: list[str] = []
-        self._lock = threading.Lock()
-        if self._path.exists():
-            stored = json.loads(self._path.read_text("utf-8"))
-            if stored["options"] != wanted:
-                raise OperatorError(
-                    f"{folder} holds a demo with other options ({_shown(stored['options'])}).",
-                    remedy="Give the same options to resume it, or another --out for a new one.",
-                )
-            self._done, self.seconds = stored["done"], stored["seconds"]
-        elif folder.exists() and any(folder.iterdir()):
-            raise OperatorError(
-                f"{folder} is not empty, and not a demo's folder.", remedy="Give an empty or a new folder with --out."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        self._options = wanted
-        self._save()
-
-    def done(self, step: str) -> bool:
-        """Whether a step was finished, now or in an earlier run."""
-        return step in self._done
-
-    def finish(self, step: str, seconds: float | None = None) -> None:
-        """Write down that a step is finished, and how long it took (several threads may)."""
-        with self._lock:
-            self._done.append(step)
-            if seconds is not None:
-                self.seconds[step] = round(seconds, 2)
-            self._save()
-
-    def _save(self) -> None:
-        text = json.dumps(
-            {"version": 1, "options": self._options, "done": self._done, "seconds": self.seconds}, indent=1
-        )
-        temporary = self._path.with_suffix(".new")
-        temporary.write_text(text, "utf-8")
-        temporary.replace(self._path)
 
 
 class Demo:
@@ -227,8 +167,15 @@ class Demo:
         """Each site by itself, two at a time; a node runs as soon as its institution is ready."""
         self._tell(f"Making the nodes; {self.study.subjects} and officers sign", 0, self.rounds)
         started = time.monotonic()
+        if not self.journal.done("institutions"):
+            self._at_each_site(self._make_folder)  # all of them first: the others' keys are a site's witnesses
+        self._at_each_site(lambda site: self._start_institution(site, running))
+        if not self.journal.done("institutions"):
+            self.journal.finish("institutions", time.monotonic() - started)
+
+    def _at_each_site(self, work: Callable[[str], None]) -> None:
         with ThreadPoolExecutor(max_workers=2) as pool:
-            waiting = [pool.submit(self._start_institution, site, running) for site in self.study.sites]
+            waiting = [pool.submit(work, site) for site in self.study.sites]
             try:
                 for done in waiting:
                     done.result()
@@ -237,8 +184,6 @@ class Demo:
                 for begun in waiting:
                     begun.cancel()
                 raise
-        if not self.journal.done("institutions"):
-            self.journal.finish("institutions", time.monotonic() - started)
 
     def _start_institution(self, site: str, running: Parties) -> None:
         if not self.journal.done("institutions"):
@@ -249,15 +194,25 @@ class Demo:
             )
             self._started(site, party.process.pid)
 
+    def _make_folder(self, site: str) -> None:
+        if not (self.node(site) / "identity.key").exists():
+            privacy = self.plan_draft.privacy
+            self._command(
+                *("node", "init", "--dir", self.node(site), "--name", site),
+                *("--lifetime-epsilon", str(privacy.epsilon), "--renyi-order", str(privacy.order)),
+            )
+
+    def _name_witnesses(self, site: str) -> None:
+        """Each site's consent log is cosigned by all others; a yes binds once two of them have."""
+        others = [open_node_folder(self.node(other)).key.public.did for other in self.study.sites if other != site]
+        named = [part for did in others for part in ("--add", did)]
+        quorum = str(min(WITNESS_QUORUM, len(others)))
+        self._command("consent", "witnesses", "--dir", self.node(site), *named, "--quorum", quorum)
+
     def _make_institution(self, site: str) -> None:
         folder, schema = self.node(site), self.plan_draft.schema_contract
         data = self.folder / "data" / f"{site}.csv"
-        if not (folder / "identity.key").exists():
-            privacy = self.plan_draft.privacy
-            self._command(
-                *("node", "init", "--dir", folder, "--name", site),
-                *("--lifetime-epsilon", str(privacy.epsilon), "--renyi-order", str(privacy.order)),
-            )
+        self._name_witnesses(site)
         if self._membership(site) is None:
             self._command("node", "join", self._invitation(site), "--dir", folder)
         self._command("data", "add", data, "--dir", folder, "--subject", schema.subject)
@@ -388,7 +343,3 @@ def _doing(state: StudyState) -> str:
     if state.complete:
         return "Witnesses cosign; then the settlement"
     return f"Round {state.round.number if state.round else len(state.closed) + 1}"
-
-
-def _shown(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items() if value is not None)

@@ -19,7 +19,7 @@ from federation.rules.keys import PublicKey
 from federation.rules.study import read
 
 _ATTEMPTS: Final = 3
-_AT_ONCE_MAX: Final = 8
+_AT_ONCE_MAX: Final = 3
 
 Ask = Callable[[PublicKey, bytes], bytes]
 """Asks a witness: (its key, request) -> answer. May raise any AccordError."""

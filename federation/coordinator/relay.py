@@ -19,8 +19,10 @@ from .protocols import CONSENT_COSIGN, CONSENT_RELAY, CONSENT_REPLY_BYTES_MAX, R
 from .rate import RateBound
 
 RELAY_S_MAX: Final = 8.0
-UNDER_WAY_MAX: Final = 8
+UNDER_WAY_MAX: Final = 12
 """Of the host's 32 workers; a witness that hangs takes one of these places for at most ``RELAY_S_MAX``."""
+PLACE_S_MAX: Final = 1.0
+"""How long a request waits for a place."""
 PER_S: Final = 5.0
 BURST: Final = 60
 
@@ -69,7 +71,7 @@ class Relay:
                 "The relay passes requests on only between two parties of its study.",
                 remedy="Name witnesses that take part in the study (`accord consent witnesses`).",
             )
-        if not self._places.acquire(blocking=False):
+        if not self._places.acquire(timeout=PLACE_S_MAX):
             raise UnavailableError("Too many requests are under way.", remedy="Ask again in a few seconds.")
         try:
             return self._exchange.request(
