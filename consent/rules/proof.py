@@ -84,7 +84,8 @@ def verify_proof(document: Mapping[str, Any]) -> tuple[PublicKey, datetime]:
     proof = document.get("proof")
     try:
         content = canonical_bytes(unsecured)
-        config = {name: value for name, value in proof.items() if name != "proofValue"} if _is_whole(proof) else {}
+        members = proof if isinstance(proof, Mapping) else {}
+        config = {name: value for name, value in members.items() if name != "proofValue"}
         signer, created = verify_detached(proof, unsecured.get("@context"), content, canonical_bytes(config))
     except AccordError as error:
         raise refused(error.message.rstrip("."), reason=getattr(error, "reason", "malformed")) from error

@@ -59,6 +59,16 @@ def receive(data: bytes, *, bytes_max: int) -> Received:
         raise refused(error.message.rstrip("."), reason=getattr(error, "reason", "malformed")) from error
 
 
+def refuse_nulls(document: Mapping[str, Any], content: bytes) -> None:
+    """Refuse a document (whose canonical bytes are ``content``) that holds a null anywhere: a field is there or not.
+
+    Raises:
+        ConsentError: it holds one.
+    """
+    if b"null" in content and _has_null(document):
+        raise refused("it holds a null", reason="null")
+
+
 def _quickly(data: bytes) -> Received | None:
     """The same result for a canonical document, None for every other."""
     try:
@@ -89,6 +99,14 @@ def _cut(text: str, member: str) -> str | None:
 
 def _without_value(proof: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in proof.items() if name != "proofValue"}
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_has_null(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_has_null(item) for item in value)
+    return value is None
 
 
 def _no_float(text: str) -> Any:

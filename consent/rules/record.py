@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from consent.rules.guardian import Guardian, check_guardian, open_authority
 from consent.rules.proof import add_proof, verify_detached
-from consent.rules.reading import receive
+from consent.rules.reading import receive, refuse_nulls
 from consent.rules.refusal import refused
 from consent.rules.statement import (
     DataPermit,
@@ -269,8 +269,7 @@ def _terms_document(terms: Terms) -> dict[str, Any]:
 
 def _read(document: Mapping[str, Any], content: bytes) -> tuple[RecordDocument, Terms | None]:
     """Check everything about an unsigned document that does not need a key; ``content`` is its canonical bytes."""
-    if b"null" in content and _has_null(document):
-        raise refused("it holds a null", reason="null")
+    refuse_nulls(document, content)
     if document.get("@context") != list(CONTEXT):
         raise refused("its context is not the context of a consent record", reason="wrong-context")
     fields = read_record(content)
@@ -342,11 +341,3 @@ def _check_no_terms(fields: RecordDocument) -> None:
     )
     if any(value is not None for value in carried):
         raise refused(f"a {about.action.value} record carries no terms", reason="wrong-terms")
-
-
-def _has_null(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(_has_null(item) for item in value.values())
-    if isinstance(value, list):
-        return any(_has_null(item) for item in value)
-    return value is None

@@ -1,4 +1,4 @@
-"""The form of a consent record and of a guardian's authority on the wire: every field, its type and its bounds.
+"""The form of a consent record, a guardian's authority and a receipt on the wire: every field, its type, its bounds.
 
 Only form is checked here; what the fields mean together is :mod:`consent.rules.record`'s to decide. The JSON Schema in
 the documentation is made from these classes (:func:`json_schema`).
@@ -15,16 +15,20 @@ from consent.rules.refusal import RefusedRecordError, refused
 from consent.rules.statement import STRICT, DataPermit, Did, Digest, HipaaAuthorization, Statement, Words
 from consent.rules.terms import Action, Mechanism, Terms
 from federation.errors import AccordError, PeerError
-from federation.rules.canonical import canonical_bytes
+from federation.rules.canonical import INTEGER_MAX, canonical_bytes
+from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.instant import parse_instant
+from federation.rules.merkle import PROOF_HASHES_MAX
 from federation.rules.study import describe, plain_decimal
 
 CONTEXT: Final = ("https://www.w3.org/ns/credentials/v2", "https://w3id.org/accord/consent/v2")
 SCHEMA_ID: Final = "https://w3id.org/accord/consent/v2/record.schema.json"
+RECEIPT_SCHEMA_ID: Final = "https://w3id.org/accord/consent/v2/receipt.schema.json"
 TYPE: Final = ("VerifiableCredential", "AccordConsentRecord")
 ANY_APPROVED: Final = "any-approved"
 SEQ_MAX: Final = 1_000_000
 ROUNDS_MAX: Final = 1000
+MENTIONS_MAX: Final = 1000
 _CODES_MAX: Final = 32
 _DECIMAL_PATTERN: Final = r"^(0|[1-9][0-9]*)(\.[0-9]*[1-9])?$"
 
@@ -63,6 +67,7 @@ Plain = Annotated[
 ]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,12}:[0-9]{7}$")]
 Codes = Annotated[tuple[Code, ...], Field(min_length=1, max_length=_CODES_MAX)]
+StudyName = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Values = Annotated[tuple[Words, ...], Field(min_length=1, max_length=_CODES_MAX)]
 Context = Annotated[
     tuple[Literal["https://www.w3.org/ns/credentials/v2"], Literal["https://w3id.org/accord/consent/v2"]],
@@ -70,18 +75,20 @@ Context = Annotated[
 ]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of the documents here: frozen, strict, nothing extra, names in camel case."""
+
     model_config = STRICT | ConfigDict(frozen=True)
 
 
-class SchemaReference(_Strict):
+class SchemaReference(Strict):
     """Which version of the schema the document follows (W3C VC 2.0, section 4.11)."""
 
     id: Literal["https://w3id.org/accord/consent/v2/record.schema.json"]
     type: Literal["JsonSchema"]
 
 
-class Proof(_Strict):
+class Proof(Strict):
     """A Data Integrity proof; :mod:`consent.rules.proof` checks it before it is read here."""
 
     context: Context
@@ -95,7 +102,7 @@ class Proof(_Strict):
     ]
 
 
-class AuthorityAbout(_Strict):
+class AuthorityAbout(Strict):
     """Whose key speaks for whose, until the day of majority."""
 
     guardian: Annotated[Did, Field(alias="id")]
@@ -103,7 +110,7 @@ class AuthorityAbout(_Strict):
     majority: Instant
 
 
-class AuthorityDocument(_Strict):
+class AuthorityDocument(Strict):
     """A guardian's authority (:mod:`consent.rules.guardian`)."""
 
     context: Context
@@ -115,7 +122,7 @@ class AuthorityDocument(_Strict):
     proof: Proof
 
 
-class RecordAbout(_Strict):
+class RecordAbout(Strict):
     """Everything a record says about its subject."""
 
     subject: Annotated[Did, Field(alias="id")]
@@ -138,7 +145,7 @@ class RecordAbout(_Strict):
     authority: AuthorityDocument | None = None
 
 
-class RecordDocument(_Strict):
+class RecordDocument(Strict):
     """A consent record without its proof."""
 
     context: Context
@@ -178,6 +185,71 @@ class SignedRecordDocument(RecordDocument):
     proof: Proof
 
 
+class LogFields(Strict):
+    """Where a record stands in the log; ``batch`` is base64, ``checkpoint`` a C2SP signed note."""
+
+    salt: Digest
+    index: Annotated[int, Field(ge=0, le=INTEGER_MAX)]
+    batch: Annotated[str, StringConstraints(max_length=1 << 20)]
+    inclusion_path: Annotated[tuple[Digest, ...], Field(max_length=PROOF_HASHES_MAX)]
+    checkpoint: Annotated[str, StringConstraints(max_length=NOTE_BYTES_MAX)]
+
+
+class RoundFields(Strict):
+    """One round of one study."""
+
+    study: StudyName
+    round: Annotated[int, Field(ge=1, le=ROUNDS_MAX)]
+
+
+class ModelFields(RoundFields):
+    """One model, by its SHA-256, and the privacy loss that its study is bound to."""
+
+    model: Digest
+    epsilon: Plain
+    delta: Plain
+
+
+class ReceiptAbout(Strict):
+    """Everything a receipt says; ``recordDocument`` is the record itself."""
+
+    subject: Annotated[Did, Field(alias="id")]
+    subject_ref: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    institution: Did
+    record: Digest
+    record_document: dict[str, Any]
+    action: Action
+    seq: Annotated[int, Field(ge=1, le=SEQ_MAX)]
+    received_at: Instant
+    log: LogFields | None = None
+    rounds_in_flight: Annotated[tuple[RoundFields, ...], Field(min_length=1, max_length=MENTIONS_MAX)] | None = None
+    models: Annotated[tuple[ModelFields, ...], Field(min_length=1, max_length=MENTIONS_MAX)] | None = None
+
+
+class ReceiptSchemaReference(Strict):
+    """Which version of the receipt's schema the document follows."""
+
+    id: Literal["https://w3id.org/accord/consent/v2/receipt.schema.json"]
+    type: Literal["JsonSchema"]
+
+
+class ReceiptDocument(Strict):
+    """A receipt credential without its proof (:mod:`consent.rules.receipt`)."""
+
+    context: Context
+    credential_schema: ReceiptSchemaReference
+    type: tuple[Literal["VerifiableCredential"], Literal["AccordConsentReceipt"]]
+    issuer: Did
+    valid_from: Instant
+    about: Annotated[ReceiptAbout, Field(alias="credentialSubject")]
+
+
+class SignedReceiptDocument(ReceiptDocument):
+    """A receipt credential, whole: what a file holds."""
+
+    proof: Proof
+
+
 def read_record(canonical: bytes) -> RecordDocument:
     """Read a record's canonical bytes (without its proof).
 
@@ -212,5 +284,14 @@ def misfit(error: ValidationError) -> RefusedRecordError:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a whole, signed record, made from the classes above."""
-    schema = SignedRecordDocument.model_json_schema(by_alias=True, mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}
+    return _schema(SignedRecordDocument, SCHEMA_ID)
+
+
+def receipt_json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a whole, signed receipt credential."""
+    return _schema(SignedReceiptDocument, RECEIPT_SCHEMA_ID)
+
+
+def _schema(kind: type[Strict], name: str) -> dict[str, Any]:
+    schema = kind.model_json_schema(by_alias=True, mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **schema}
