@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from consent.language import Reader, day, instant, number, purposes, translations
-from consent.rules.duo import MODIFIERS, PERMISSIONS, label_of
+from consent.rules.duo import MODIFIERS, PERMISSIONS, label_of, moment_of
 from consent.rules.message import msg
 from consent.rules.receipt import ReceiptCredential
 from consent.rules.record import Action, ConsentRecord, Terms
@@ -23,6 +23,7 @@ _TITLES: Final = {
     Action.REFUSE: msg("You said no to the use of your data"),
     Action.WITHDRAW: msg("You withdrew your consent"),
 }
+_NAMED: Final = msg("{label}: {values}")
 _LIMITS: Final = {
     "epsilon": msg("Privacy loss in one study, at most: epsilon {epsilon}, delta {delta}"),
     "rounds": msg("Rounds of one study, at most: {rounds}"),
@@ -36,7 +37,7 @@ class _Page:
     """What the template shows, already in words."""
 
     title: str
-    purposes: str
+    purposes: Sequence[str]
     restrictions: Sequence[str]
     limits: Sequence[str]
     digest: str
@@ -83,7 +84,7 @@ def _page(record: ConsentRecord, receipt: ReceiptCredential | None, reader: Read
     place = None if receipt is None else receipt.place
     return _Page(
         title=reader.gettext(_TITLES[record.action]),
-        purposes=purposes(allowed, () if terms is None else terms.diseases, language),
+        purposes=[] if terms is None else [purposes((code,), terms.diseases, language) for code in allowed],
         restrictions=[] if terms is None else _restrictions(terms, reader),
         limits=[] if terms is None else _limits(record, terms, reader),
         digest=" ".join(
@@ -100,10 +101,15 @@ def _restrictions(terms: Terms, reader: Reader) -> list[str]:
     for code in terms.purposes:
         if code in PERMISSIONS:
             continue
-        named = ", ".join(terms.conditions.get(code, ()))
+        named = ", ".join(_named(text, reader.language) for text in terms.conditions.get(code, ()))
         label = reader.gettext(label_of(code)) if code in MODIFIERS else code
-        shown.append(f"{label}: {named}" if named else label)
+        shown.append(reader.gettext(_NAMED).format(label=label, values=named) if named else label)
     return shown
+
+
+def _named(text: str, language: str) -> str:
+    moment = moment_of(text)
+    return text if moment is None else day(moment, language)
 
 
 def _limits(record: ConsentRecord, terms: Terms, reader: Reader) -> list[str]:
