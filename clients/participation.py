@@ -3,16 +3,25 @@
 The registry keeps who was eligible in which round, written with the decision itself. What only the node knows comes
 from here: which rounds came to nothing, the models that came of the others, what was spent, what was earned and is
 passed on. Everything is told again after a restart and counts once, so a crash between two steps leaves no gap.
+
+:func:`stops` looks at both sides afterwards: what the registry promised in a withdrawal's receipt, and whose rows the
+node wrote down as used.
 """
 
+import json
 import logging
+from dataclasses import dataclass
+from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal
 
 from sqlalchemy import Engine
+from sqlmodel import select
 
 from clients.privacy.budget import BudgetLedger
-from clients.storage import StoredUpdate
-from consent.registry import Registry, RoundOf
+from clients.storage import RoundUse, StoredUpdate
+from consent.registry import LICENCE_REF, Registry, RoundOf
+from consent.registry.participation import microseconds
+from consent.registry.tables import ConsentRound
 from federation.rules.keys import PublicKey
 from federation.rules.replay import StudyState
 from federation.rules.study import StudyPlan, plain_decimal
@@ -21,6 +30,26 @@ from federation.storage.database import read
 _SPENT_DIGITS = Decimal("0.0001")
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What one withdrawal stopped, and when, from its receipt on.
+
+    Attributes:
+        ref: who withdrew.
+        last_read: until the last round that used their data was over; zero where none was under way, None where one
+            still is.
+        first_without: until the first decision about a round that knew of it; None: there was none yet.
+        in_flight: the rounds that were under way with them.
+        uses_after: rounds that used them and had not begun when the receipt was given. It must be 0.
+    """
+
+    ref: str
+    last_read: timedelta | None
+    first_without: timedelta | None
+    in_flight: tuple[RoundOf, ...]
+    uses_after: int
 
 
 class Participation:
@@ -105,3 +134,42 @@ class Participation:
         """Rounded up: nobody is told that less was spent than was."""
         spent = Decimal(str(self._budget.spent(self._plan.study_id))).quantize(_SPENT_DIGITS, ROUND_CEILING)
         self._registry.note_spent(self._plan.study_id, plain_decimal(spent))
+
+
+def stops(registry: Registry, consent_engine: Engine, node_engine: Engine) -> list[Stop]:
+    """How each withdrawal stopped computation, oldest first.
+
+    A use after the receipt is a round that the node wrote down with the person, that ended after the receipt, and that
+    the receipt does not name as under way: whichever clock its decision was stamped by.
+
+    Args:
+        registry: the consents.
+        consent_engine: the registry's database.
+        node_engine: the node's (often the same).
+    """
+    with read(node_engine) as session:
+        used = {
+            RoundOf(row.study, row.round): frozenset(json.loads(row.subjects)) for row in session.exec(select(RoundUse))
+        }
+    with read(consent_engine) as session:
+        ended = {RoundOf(row.study, row.round): row.finished_us for row in session.exec(select(ConsentRound))}
+    found = []
+    for withdrawal in registry.withdrawals():
+        received_us = microseconds(withdrawal.received_at)
+        after = 0
+        for of, subjects in used.items():
+            concerned = withdrawal.ref in subjects or (withdrawal.ref == LICENCE_REF and bool(subjects))
+            end_us = ended.get(of)
+            late = end_us is None or end_us > received_us
+            after += concerned and late and of not in withdrawal.in_flight
+        decided_at = withdrawal.decided_at
+        found.append(
+            Stop(
+                ref=withdrawal.ref,
+                last_read=withdrawal.time_to_stop,
+                first_without=None if decided_at is None else max(timedelta(0), decided_at - withdrawal.received_at),
+                in_flight=withdrawal.in_flight,
+                uses_after=after,
+            )
+        )
+    return found

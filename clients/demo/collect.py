@@ -7,6 +7,7 @@ export. Comparisons are computed here, outside the network, on data that is publ
 import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from statistics import median
 from typing import Any
 
 from sqlmodel import select
@@ -14,6 +15,7 @@ from sqlmodel import select
 from clients.demo.comparisons import compare
 from clients.demo.run import Demo
 from clients.node import NodeFolder, open_node_folder
+from clients.participation import stops
 from clients.privacy.budget import BudgetLedger
 from clients.storage import RoundUse
 from federation.coordinator.folder import CoordinatorFolder
@@ -71,6 +73,7 @@ def collect(demo: Demo, seconds: Mapping[str, float]) -> dict[str, Any]:
         "summary": comparisons["summary"],
         "baselines": comparisons["baselines"],
         "events": _events(uses),
+        "time_to_stop": _time_to_stop(nodes),
         "valuation": _valuation(state, tables),
         "ledger": _ledger(state),
         "log": _log(history, opened),
@@ -163,6 +166,19 @@ def _events(uses: Mapping[str, Mapping[int, RoundUse]]) -> list[dict[str, Any]]:
                 found.append({"round": number, "what": "withdrawal", "site": site, "count": count - before})
             before = count
     return found
+
+
+def _time_to_stop(nodes: Mapping[str, NodeFolder]) -> dict[str, Any]:
+    """From each withdrawal's receipt to the end of the last round that had begun with the person, in seconds."""
+    found = [stop for node in nodes.values() for stop in stops(node.registry, node.engine, node.engine)]
+    seconds = [stop.last_read.total_seconds() for stop in found if stop.last_read is not None]
+    return {
+        "withdrawals": len(found),
+        "in_flight": sum(bool(stop.in_flight) for stop in found),
+        "median_s": round(median(seconds), 3) if seconds else 0.0,
+        "max_s": round(max(seconds, default=0.0), 3),
+        "uses_after": sum(stop.uses_after for stop in found),
+    }
 
 
 def _valuation(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ micro-credits; utilities and values are nats as floats):
   ``value``, ``reward_microcredits``, and everything that ``comparisons.compare`` gives for a site};
 - ``summary`` and ``baselines``: as ``comparisons.compare`` gives them;
 - ``events[]`` (optional): {``round``: the first it applies to, ``what``: ``withdrawal``, ``site``, ``count``};
+- ``time_to_stop`` (optional): ``withdrawals``, ``in_flight`` (how many came while a round was under way), from their
+  receipts to the end of the last such round ``median_s`` and ``max_s``, and ``uses_after`` (rounds after that: 0);
 - ``valuation``: ``v_empty``, ``v_all``, ``rounds[]`` {``round``, ``players[]``, ``coalitions`` {bitmask: utility}};
 - ``ledger``: ``minted``, ``escrow``, ``burned``, ``pool``, ``balances``;
 - ``log``: ``size``, ``root``, ``checkpoint``, ``key``, ``cosignatures`` (optional);
@@ -103,7 +105,7 @@ def render(report: Mapping[str, Any]) -> str:
         comparison=comparison_sentences(report, study),
         summary=report["summary"],
         baselines=[{**line, "title": _FORECASTS[line["name"]]} for line in report.get("baselines", ())],
-        consent_sentence=_consent_sentence(sites, study),
+        consent_sentence=_consent_sentence(sites, study, report.get("time_to_stop")),
         rewards=reward_sentences(report, study),
         pool_parts=_pool_parts(sites, report["ledger"]),
         balances_total=sum(report["ledger"]["balances"].values()),
@@ -198,7 +200,7 @@ def _absences(report: Mapping[str, Any], study: DemoStudy) -> list[dict[str, Any
     ]
 
 
-def _consent_sentence(sites: Sequence[Site], study: DemoStudy) -> str:
+def _consent_sentence(sites: Sequence[Site], study: DemoStudy, stop: Mapping[str, Any] | None) -> str:
     total = {
         key: sum(site.figures[key] for site in sites)
         for key in ("rows", "consented", "refused", "expired", "withdrawn")
@@ -213,6 +215,13 @@ def _consent_sentence(sites: Sequence[Site], study: DemoStudy) -> str:
             f" In the middle of the study {total['withdrawn']} {study.subjects} of {where} withdrew; from the next "
             "round on their rows were not read. What the model had learnt before stays under the same epsilon."
         )
+        if stop and stop["withdrawals"]:
+            under_way = (
+                f"the round that was under way ended {stop['max_s']:.1f} s after the last receipt at most"
+                if stop["in_flight"]
+                else "no round was under way when they got their receipts"
+            )
+            words += f" Time to stop: {under_way}; uses after that: {stop['uses_after']}."
     return words
 
 
