@@ -181,7 +181,7 @@ def standard_statement(mechanism: Mechanism, institution: str) -> Statement:
     basis = _LEGAL_BASIS.get(mechanism)
     if basis is None:
         return Statement.for_institution(institution)
-    return Statement.for_institution(institution, legal_basis=basis)
+    return Statement.for_institution(institution, legal_basis=basis, consent=False)
 
 
 _LEGAL_BASIS: Final[Mapping[Mechanism, tuple[str, ...]]] = {

@@ -10,7 +10,7 @@ The classes keep no rule beyond form and bounds: what a statement has to say for
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, TypeAdapter, WithJsonSchema
 from pydantic.alias_generators import to_camel
@@ -89,7 +89,8 @@ class Statement:
 
     ``controller``, ``recipients`` and ``authority`` are parties; ``jurisdiction`` a place (``loc:EU``, ``loc:FR``);
     ``legal_basis``, ``purposes``, ``data_categories``, ``processing`` and ``rights`` are DPV terms;
-    ``withdrawal_method`` says in words, or by a link, how to withdraw.
+    ``withdrawal_method`` says in words, or by a link, how to withdraw; ``type`` is a consent record, or the record of
+    processing that rests on something else.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -106,6 +107,7 @@ class Statement:
     authority: Party
     notice: Notice
     withdrawal_method: Words
+    type: Literal["dpv:ConsentRecord", "dpv:DataProcessingRecord"] = "dpv:ConsentRecord"
 
     @classmethod
     def for_institution(
@@ -118,6 +120,7 @@ class Statement:
         legal_basis: tuple[str, ...] = ("eu-gdpr:A6-1-a", "eu-gdpr:A9-2-a"),
         notice: Notice | None = None,
         data_categories: tuple[str, ...] = ("pd:MedicalHealth",),
+        consent: bool = True,
     ) -> "Statement":
         """What holds for every study that Accord runs, told by the institution ``did``.
 
@@ -139,6 +142,7 @@ class Statement:
             ),
             notice=notice or notice_of(STANDARD_NOTICE, version="1", language="en"),
             withdrawal_method="On the consent page, or by telling the institution; no key is needed",
+            type="dpv:ConsentRecord" if consent else "dpv:DataProcessingRecord",
         )
 
     def to_document(self) -> dict[str, Any]:
