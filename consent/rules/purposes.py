@@ -103,12 +103,12 @@ def judge(consented: Consented, wanted: Wanted, now: datetime | None = None) -> 
         now: the moment of the use, for modifiers with a day; without it they need a person.
     """
     findings = [*_purpose(consented, wanted)]
-    for code in sorted(set(consented.purposes) & set(MODIFIERS)):
+    for code in sorted(code for code in consented.purposes if code in MODIFIERS):
         modifier, allowed = MODIFIERS[code], tuple(consented.conditions.get(code, ()))
         verdict = modifier.rule(allowed, wanted.declared, now)
         if verdict is not Verdict.YES:
             findings.append(_against(modifier, allowed, wanted.declared, verdict))
-    stray = sorted(set(consented.conditions) - set(consented.purposes))
+    stray = sorted(code for code in consented.conditions if code not in consented.purposes)
     if stray:  # a condition without its modifier: nobody can know what was meant
         findings.append(_person("unknown", codes=", ".join(stray)))
     return tuple(findings)
@@ -133,11 +133,11 @@ def in_words(duo: str, diseases: tuple[str, ...] = ()) -> str:
 
 def _purpose(consented: Consented, wanted: Wanted) -> list[Finding]:
     findings: list[Finding] = []
-    unknown = sorted({*consented.purposes} - set(PERMISSIONS) - set(MODIFIERS))
+    unknown = {code for code in consented.purposes if code not in PERMISSIONS and code not in MODIFIERS}
     if wanted.duo not in PERMISSIONS:
-        unknown = sorted({*unknown, wanted.duo})
+        unknown.add(wanted.duo)
     if unknown:
-        findings.append(_person("unknown", codes=", ".join(unknown)))
+        findings.append(_person("unknown", codes=", ".join(sorted(unknown))))
     if wanted.duo == DISEASE_RESEARCH and wanted.disease is None:
         findings.append(_person("disease"))
     permissions = [code for code in consented.purposes if code in PERMISSIONS]
@@ -149,8 +149,7 @@ def _purpose(consented: Consented, wanted: Wanted) -> list[Finding]:
             "diseases": " ".join(consented.diseases),
         }
         findings.append(Finding("purpose", values))
-    ancestry = any(ANCESTRY_RESEARCH in PERMISSIONS[code].contains for code in permissions)
-    if wanted.declared.ancestry and not ancestry:
+    if wanted.declared.ancestry and not any(ANCESTRY_RESEARCH in PERMISSIONS[code].contains for code in permissions):
         findings.append(Finding("modifier", {"about": "POA", "duo": ANCESTRY_RESEARCH}))
     if wanted.declared.clinical_care and not {CLINICAL_CARE, NO_RESTRICTION} & set(consented.purposes):
         findings.append(Finding("modifier", {"about": "CC", "duo": CLINICAL_CARE}))
