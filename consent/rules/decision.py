@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Final
 
 from consent.rules.chain import broken
-from consent.rules.duo import NOTHING_DECLARED, Declared, moment_of
+from consent.rules.duo import NOTHING_DECLARED, TIME_LIMIT, Declared, moment_of
 from consent.rules.message import msg
 from consent.rules.purposes import Consented, Wanted, judge
 from consent.rules.reasons import Reason, reason
@@ -271,13 +271,24 @@ def _newest_decides(
         return _no(Status.NEEDS_PERSON if person else Status.NOT_COVERED, *uncovered)
     if binding is not None and not binding(record):
         return _no(Status.PENDING, reason("pending"))
+    until = _ends(record, terms)
     return Decision(
         permitted=True,
         status=Status.PERMITTED,
         reasons=(),
-        sentence=PERMITTED_UNTIL.format(until=format_instant(terms.valid_until)),
-        until=terms.valid_until,
+        sentence=PERMITTED_UNTIL.format(until=format_instant(until)),
+        until=until,
     )
+
+
+def _ends(record: ConsentRecord, terms: Terms) -> datetime:
+    """When a permission ends by itself: its end, the child's majority or a time limit, whatever comes first."""
+    ends = [terms.valid_until]
+    if record.guardian is not None:
+        ends.append(record.guardian.majority)
+    if TIME_LIMIT in terms.conditions:
+        ends += [end for end in map(moment_of, terms.conditions[TIME_LIMIT]) if end is not None]
+    return min(ends)
 
 
 def _uncovered(terms: Terms, use: Use, now: datetime) -> tuple[Reason, ...]:

@@ -26,6 +26,7 @@ HEALTH_RESEARCH: Final = "DUO:0000006"
 DISEASE_RESEARCH: Final = "DUO:0000007"
 ANCESTRY_RESEARCH: Final = "DUO:0000011"
 CLINICAL_CARE: Final = "DUO:0000043"
+TIME_LIMIT: Final = "DUO:0000025"
 NOT_FOR_PROFIT: Final = "not-for-profit"
 
 
@@ -243,7 +244,7 @@ MODIFIERS: Final[Mapping[str, Modifier]] = MappingProxyType(
             Modifier(
                 "DUO:0000024", "MOR", msg("nothing is published before a certain day"), "a day", _not_published_before
             ),
-            Modifier("DUO:0000025", "TS", msg("only until a certain day"), "a day", _until),
+            Modifier(TIME_LIMIT, "TS", msg("only until a certain day"), "a day", _until),
             Modifier("DUO:0000026", "US", msg("only by certain people"), "users", _user),
             Modifier("DUO:0000027", "PS", msg("only in a certain project"), "projects or studies", _project),
             Modifier("DUO:0000028", "IS", msg("only in certain institutions"), "institutions", _institution),

@@ -61,7 +61,8 @@ def test_a_hard_no_beside_a_question_is_a_no() -> None:
 
 def test_a_time_limit_is_judged_at_the_moment_of_use() -> None:
     consent = record(purposes=("DUO:0000006", "DUO:0000025"), conditions={"DUO:0000025": ("2026-12-01",)})
-    assert permits([consent], use(), NOW).permitted
+    assert permits([consent], use(), NOW).until == datetime(2026, 12, 1, tzinfo=UTC)  # before the consent's own end
+    assert permits([record()], use(), NOW).until == NOW + 365 * DAY
     assert answer(permits([consent], use(), datetime(2026, 12, 1, tzinfo=UTC)))[1] == ("modifier",)
 
 
