@@ -21,7 +21,8 @@ from clients.privacy.budget import BudgetLedger
 from clients.storage import RoundUse, StoredUpdate
 from consent.registry import LICENCE_REF, Registry, RoundOf
 from consent.registry.participation import microseconds
-from consent.registry.tables import ConsentRound
+from consent.registry.tables import ConsentRound, StoredRecord
+from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.replay import StudyState
 from federation.rules.study import StudyPlan, plain_decimal
@@ -140,7 +141,8 @@ def stops(registry: Registry, consent_engine: Engine, node_engine: Engine) -> li
     """How each withdrawal stopped computation, oldest first.
 
     A use after the receipt is a round that the node wrote down with the person, that ended after the receipt, and that
-    the receipt does not name as under way: whichever clock its decision was stamped by.
+    the receipt does not name as under way: whichever clock its decision was stamped by. Who said yes again may be used
+    again from then on.
 
     Args:
         registry: the consents.
@@ -152,16 +154,21 @@ def stops(registry: Registry, consent_engine: Engine, node_engine: Engine) -> li
             RoundOf(row.study, row.round): frozenset(json.loads(row.subjects)) for row in session.exec(select(RoundUse))
         }
     with read(consent_engine) as session:
-        ended = {RoundOf(row.study, row.round): row.finished_us for row in session.exec(select(ConsentRound))}
+        rounds = {RoundOf(row.study, row.round): row for row in session.exec(select(ConsentRound))}
+        records = {row.digest: row for row in session.exec(select(StoredRecord))}
     found = []
     for withdrawal in registry.withdrawals():
-        received_us = microseconds(withdrawal.received_at)
+        record = records[withdrawal.digest]
+        later = [row.received_at for row in records.values() if row.ref == record.ref and row.seq > record.seq]
+        allowed_us = microseconds(parse_instant(min(later))) if later else None
         after = 0
         for of, subjects in used.items():
             concerned = withdrawal.ref in subjects or (withdrawal.ref == LICENCE_REF and bool(subjects))
-            end_us = ended.get(of)
-            late = end_us is None or end_us > received_us
-            after += concerned and late and of not in withdrawal.in_flight
+            if not concerned or of in withdrawal.in_flight:
+                continue
+            row = rounds.get(of)
+            late = row is None or row.finished_us is None or row.finished_us > microseconds(withdrawal.received_at)
+            after += late and (row is None or allowed_us is None or row.decided_us < allowed_us)
         decided_at = withdrawal.decided_at
         found.append(
             Stop(
