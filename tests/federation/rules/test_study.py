@@ -2,6 +2,7 @@
 
 import tomllib
 from decimal import Decimal
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -269,3 +270,11 @@ def test_what_a_study_declares_is_explained_to_who_signs() -> None:
     )
     assert "What it declares" not in explain(silent)
     assert "What it declares. commercial: no; countries: FR, PT." in explain(declared)
+
+
+def test_the_template_shows_every_declaration() -> None:
+    template = resources.files("federation.cli").joinpath("plan_template.toml").read_text("utf-8")
+    begin, end = template.index("# What else the study declares"), template.index("[consent]")
+    declarations = "\n".join(line.removeprefix("# ") for line in template[begin:end].splitlines()[1:])
+    plan = plan_from_toml(TOML.replace('statement = "A test."', f'statement = "A test."\n{declarations}'), source="t")
+    assert all(value is not None for value in plan.purpose.model_dump().values())
