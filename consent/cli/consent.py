@@ -10,11 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from consent.cli import export, receipt, verify
 from consent.cli.instructions import (
     VALID_DAYS_DEFAULT,
     Offer,
+    Told,
+    conditions,
     decimal,
     instant,
+    notice_file,
     of_people,
     read_csv,
     read_decisions,
@@ -25,23 +29,22 @@ from consent.cli.instructions import (
 from consent.cli.serve import register
 from consent.cli.witnesses import witnesses
 from consent.registry import LICENCE_REF, TABLES, Registry, open_registry
-from consent.rules.decision import Decision, chain_fault, use_of
-from consent.rules.purposes import in_words
 from consent.rules.receipt import Receipt
-from consent.rules.record import RECORD_BYTES_MAX, Action, ConsentRecord, open_record
+from consent.rules.record import Action
 from consent.wallet import Wallet
 from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.errors import ConsentError, OperatorError
 from federation.identity import load_key
-from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
-from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plain_decimal, plan_from_toml
 from federation.settings import PartyFolder, load_settings
 from federation.storage.database import open_database
 
 app = group("Grant, withdraw and verify people's signed consents.")
 app.command(epilog="Example: accord consent witnesses --dir cleveland --add did:key:z6Mk... --quorum 1")(witnesses)
 register(app)
+export.register(app)
+verify.register(app)
+receipt.register(app)
 
 WalletOption = Annotated[
     Path,
@@ -107,6 +110,22 @@ def grant(
     valid_days: Annotated[int, typer.Option(min=1, max=36500, help="How long it holds.")] = VALID_DAYS_DEFAULT,
     valid_until: Annotated[str | None, typer.Option(help="Until when it holds; wins over --valid-days.")] = None,
     valid_from: Annotated[str | None, typer.Option(help="From when it holds; now, if it is left out.")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="What a DUO modifier is about, as CODE=VALUE (DUO:0000022=FR); may be repeated."),
+    ] = None,
+    code_hash: Annotated[
+        str | None, typer.Option(help="The only training code that may run (SHA-256); any approved, if left out.")
+    ] = None,
+    max_rounds: Annotated[int | None, typer.Option(min=1, max=1000, help="Rounds of one study at most.")] = None,
+    controller: Annotated[str | None, typer.Option(help="The institution's name in the statement.")] = None,
+    contact: Annotated[str | None, typer.Option(help="How to reach it.")] = None,
+    jurisdiction: Annotated[str, typer.Option(help="Whose law applies: EU, or a country's code.")] = "EU",
+    notice: Annotated[
+        Path | None, typer.Option(help="The file with the text that was read; its hash is signed.")
+    ] = None,
+    notice_version: Annotated[str, typer.Option(help="The version of that text.")] = "1",
+    notice_language: Annotated[str, typer.Option(help="Its language.")] = "en",
     licence: Annotated[bool, typer.Option("--licence", help="The owner's licence for the whole source.")] = False,
     refuse: Annotated[bool, typer.Option("--refuse", help="Record a no instead of a yes.")] = False,
     as_json: JsonOption = False,
@@ -130,6 +149,15 @@ def grant(
             delta_max=decimal(delta_max, "--delta-max"),
             valid_days=valid_days,
             valid_until=None if valid_until is None else instant(valid_until, "--valid-until"),
+            conditions=conditions(condition or ()),
+            code_hash=code_hash,
+            rounds_max=max_rounds,
+            told=Told(
+                controller=controller,
+                contact=contact,
+                jurisdiction=f"loc:{jurisdiction}",
+                notice=None if notice is None else notice_file(notice, notice_version, notice_language),
+            ),
         )
     registry, _ = _registry(folder)
     receipts = registry.submit_all(sign_all(registry, keys, instructions, offer))
@@ -167,53 +195,6 @@ def withdraw(
     emit(data, as_json=as_json, text="\n".join(lines))
 
 
-@app.command(epilog="Example: accord consent verify --dir cleveland --subject cleveland-0017 --plan heart.toml")
-def verify(
-    *,
-    file: Annotated[Path | None, typer.Argument(help="A record in a file.", show_default=False)] = None,
-    folder: Annotated[Path | None, typer.Option("--dir", envvar="ACCORD_DIR", help="The institution's folder.")] = None,
-    subject: Annotated[str | None, typer.Option(help="The person whose records are checked.")] = None,
-    licence: Annotated[bool, typer.Option("--licence", help="Check the owner's licence.")] = False,
-    plan: Annotated[Path | None, typer.Option(help="Also decide about this study (TOML, or the signed plan).")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check one record, or one person's whole chain and what it means for a study (exit code 6 when it is a no)."""
-    ref = LICENCE_REF if licence else subject
-    if file is not None and ref is None and plan is None:
-        record = open_record(_bytes(file, RECORD_BYTES_MAX))
-        emit({"valid": True, "records": [_record(record)]}, as_json=as_json, text="Valid. " + _sentence(record))
-        return
-    if file is not None or folder is None or ref is None:
-        raise OperatorError("It is not clear what to check.", remedy="Name a FILE, or --dir with --subject.")
-    registry, key = _registry(folder)
-    history, head = registry.histories().get(ref, ()), registry.head(ref)
-    records = [open_record(data) for data in history]
-    if not records:
-        raise ConsentError(f"There is no record under {ref!r}.", remedy="Check the name; without a record it is a no.")
-    fault = chain_fault(records, institution=key.public.did, head=head)
-    if fault is not None:
-        raise ConsentError(
-            f"The records of {ref!r} are not one whole chain: {fault.text}.",
-            remedy="Restore the database from your backup; until then nothing of theirs is used.",
-        )
-    lines = [
-        f"{len(records)} valid record{'' if len(records) == 1 else 's'}.",
-        *(f"  {record.seq}. {_sentence(record)}" for record in records),
-    ]
-    data: dict[str, Any] = {"valid": True, "records": [_record(record) for record in records]}
-    decision = None if plan is None else _decide(registry, key, _plan(plan), ref)
-    if decision is not None:
-        lines.append(decision.sentence)
-        data["decision"] = {
-            "permitted": decision.permitted,
-            "status": decision.status.value,
-            "reasons": [{"code": reason.code, "text": reason.text} for reason in decision.reasons],
-        }
-    emit(data, as_json=as_json, text="\n".join(lines))
-    if decision is not None and not decision.permitted:
-        raise typer.Exit(ConsentError.exit_code)
-
-
 def _registry(path: Path) -> tuple[Registry, PrivateKey]:
     folder = PartyFolder(path)
     settings = load_settings(path)
@@ -224,29 +205,6 @@ def _registry(path: Path) -> tuple[Registry, PrivateKey]:
     key = load_key(folder.key)
     engine = open_database(folder.database, *TABLES)
     return open_registry(engine, key, batch_size=settings.consent_batch_size), key
-
-
-def _decide(registry: Registry, key: PrivateKey, plan: StudyPlan, ref: str) -> Decision:
-    use = use_of(plan, key.public.did)
-    return registry.decide_all(use, registry.now(), [ref])[ref]
-
-
-def _plan(path: Path) -> StudyPlan:
-    data = _bytes(path, 2 * PLAN_BYTES_MAX)
-    if data.startswith(b"{"):
-        return open_plan(data.rstrip(b"\n"))[0]
-    return plan_from_toml(data.decode("utf-8", errors="replace"), source=str(path))
-
-
-def _bytes(path: Path, bytes_max: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(bytes_max + 1)
-    except OSError as error:
-        raise OperatorError(f"{path} cannot be read: {error.strerror}.", remedy="Check the file's name.") from error
-    if len(data) > bytes_max:
-        raise OperatorError(f"{path} is larger than {bytes_max} bytes.", remedy="Check the file's name.")
-    return data
 
 
 def _report(receipts: list[Receipt], *, as_json: bool) -> None:
@@ -263,41 +221,3 @@ def _report(receipts: list[Receipt], *, as_json: bool) -> None:
 
 def _receipt(receipt: Receipt, key: PrivateKey) -> dict[str, Any]:
     return {**receipt.model_dump(mode="json"), "signed": json.loads(receipt.sign(key).to_bytes())}
-
-
-def _record(record: ConsentRecord) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "action": record.action.value,
-        "attested": record.attested,
-        "digest": record.digest,
-        "institution": record.institution,
-        "issuer": record.issuer,
-        "mechanism": record.mechanism.value,
-        "seq": record.seq,
-        "signed_at": format_instant(record.signed_at),
-        "subject": record.subject,
-        "valid_from": format_instant(record.valid_from),
-    }
-    terms = record.terms
-    if terms is not None:
-        shown |= {
-            "purposes": list(terms.purposes),
-            "diseases": list(terms.diseases),
-            "epsilon_max": plain_decimal(terms.epsilon_max),
-            "delta_max": plain_decimal(terms.delta_max),
-            "valid_until": format_instant(terms.valid_until),
-        }
-    return shown
-
-
-def _sentence(record: ConsentRecord) -> str:
-    who = "The institution, at the person's request," if record.attested else "The person"
-    when = format_instant(record.signed_at)
-    terms = record.terms
-    if terms is None:
-        return f"{who} {'withdrew' if record.action is Action.WITHDRAW else 'said no'} on {when}."
-    purposes = " and ".join(in_words(purpose, terms.diseases) for purpose in terms.purposes)
-    return (
-        f"{who} allowed {purposes}, up to epsilon {plain_decimal(terms.epsilon_max)} a study,"
-        f" from {format_instant(record.valid_from)} until {format_instant(terms.valid_until)} (signed {when})."
-    )

@@ -1,8 +1,8 @@
 """What people decided, as the command line reads it: one instruction for each person, from options or a CSV file."""
 
 import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Final
 
 from consent.registry import LICENCE_REF, Registry
 from consent.rules.decision import Head
-from consent.rules.record import Action, Mechanism, Terms, build, sign_record
+from consent.rules.record import Action, Mechanism, Terms, build, sign_record, standard_statement
+from consent.rules.statement import Notice, Party, Statement, notice_of
 from consent.wallet import Wallet
 from federation.errors import AccordError, OperatorError
 from federation.rules.canonical import sha256_hex
@@ -117,6 +118,27 @@ def decimal(text: str, where: str) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the people were told beside the terms; None where the standard statement's words hold."""
+
+    controller: str | None = None
+    contact: str | None = None
+    jurisdiction: str = "loc:EU"
+    notice: Notice | None = None
+
+    def statement(self, mechanism: Mechanism, institution: str) -> Statement:
+        """The statement of a grant."""
+        standard = standard_statement(mechanism, institution)
+        name = standard.controller.name if self.controller is None else self.controller
+        return replace(
+            standard,
+            controller=Party(name=name, contact=self.contact, id=institution),
+            jurisdiction=self.jurisdiction,
+            notice=self.notice or standard.notice,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """The terms that a grant of this command carries; its end may differ from person to person."""
 
@@ -126,6 +148,37 @@ class Offer:
     delta_max: Decimal
     valid_days: int
     valid_until: datetime | None
+    conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code_hash: str | None = None
+    rounds_max: int | None = None
+    told: Told = Told()
+
+
+def conditions(options: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What DUO modifiers are about, from options ``CODE=VALUE``.
+
+    Raises:
+        OperatorError: an option has another form.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for option in options:
+        code, separator, value = option.partition("=")
+        if not separator or not value:
+            raise OperatorError(f"--condition: {option[:80]!r}.", remedy="Write it as DUO:0000022=FR.")
+        found[code] = (*found.get(code, ()), value)
+    return found
+
+
+def notice_file(path: Path, version: str, language: str) -> Notice:
+    """The notice in a file: the hash of its bytes.
+
+    Raises:
+        OperatorError: it cannot be read.
+    """
+    try:
+        return notice_of(path.read_bytes(), version=version, language=language)
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}.", remedy="Check --notice.") from error
 
 
 def sign_all(
@@ -150,6 +203,7 @@ def sign_all(
         ref, head = instruction.ref, heads.get(instruction.ref)
         key = wallet.key(ref)
         valid_from, terms = _times(instruction, offer, now)
+        mechanism = Mechanism.LICENCE if ref == LICENCE_REF else Mechanism.CONSENT
         document = build(
             subject=key.public,
             institution=registry.institution,
@@ -158,7 +212,10 @@ def sign_all(
             prev=None if head is None else head.digest,
             valid_from=valid_from,
             terms=terms,
-            mechanism=Mechanism.LICENCE if ref == LICENCE_REF else Mechanism.CONSENT,
+            mechanism=mechanism,
+            statement=None
+            if offer is None or terms is None
+            else offer.told.statement(mechanism, registry.institution.did),
         )
         record = sign_record(document, key, created=now)
         heads[ref] = Head(1 if head is None else head.seq + 1, sha256_hex(record))
@@ -192,6 +249,9 @@ def _times(instruction: Instruction, offer: Offer | None, now: datetime) -> tupl
         epsilon_max=offer.epsilon_max,
         delta_max=offer.delta_max,
         valid_until=until,
+        conditions=offer.conditions,
+        code_hash=offer.code_hash,
+        rounds_max=offer.rounds_max,
     )
     return begin, terms
 

@@ -127,7 +127,12 @@ def test_a_record_in_a_file_is_verified(tmp_path: Path, capsys: pytest.CaptureFi
     assert (code, result["valid"], result["records"][0]["purposes"]) == (0, True, ["DUO:0000006"])
     file.write_bytes(record().replace(b'"epsilonMax":"3"', b'"epsilonMax":"9"'))
     code, result = run(capsys, "verify", file)
-    assert (code, result["error"]["code"]) == (6, "ConsentError")
+    assert (code, result["valid"], result["reasons"]) == (1, False, ["wrong-signature"])
+    assert "signature" in result["message"]
+    assert result["remedy"]
+    file.unlink()
+    code, result = run(capsys, "verify", file)
+    assert (code, result["error"]["code"]) == (2, "OperatorError")
 
 
 def test_a_chain_is_shown_and_a_damaged_one_refused(
