@@ -13,6 +13,7 @@ from typing import Any, Final
 from consent.rules.proof import add_proof, verify_proof
 from consent.rules.refusal import refused
 from consent.rules.wire import CONTEXT, AuthorityDocument, read_authority
+from federation.errors import ConsentError
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey, PublicKey
 
@@ -64,8 +65,11 @@ def open_authority(document: Mapping[str, Any], *, subject: str, trusted: Collec
     Raises:
         ConsentError: it does not verify, is about somebody else, or is by nobody trusted.
     """
-    fields = read_authority(document)
-    signer, _ = verify_proof(document)
+    try:
+        fields = read_authority(document)
+        signer, _ = verify_proof(document)
+    except ConsentError as error:
+        raise refused(f"the guardian's authority does not verify: {error.message}", reason="wrong-authority") from error
     if fields.issuer != signer.did:
         raise refused("the guardian's authority is not signed by its issuer", reason="wrong-authority")
     if fields.issuer not in trusted:
