@@ -26,6 +26,7 @@ def to_fhir(record: ConsentRecord) -> dict[str, Any]:
     from fhir.resources.consent import Consent
 
     statement = record.statement
+    institution = _party(record.institution, None if statement is None else statement.controller.name)
     document: dict[str, Any] = {
         "resourceType": "Consent",
         "id": record.digest,
@@ -35,7 +36,8 @@ def to_fhir(record: ConsentRecord) -> dict[str, Any]:
         "subject": _party(record.subject),
         "date": record.signed_at.date().isoformat(),
         "grantor": [_party(record.subject)],
-        "controller": [_party(record.institution, None if statement is None else statement.controller.name)],
+        "grantee": [institution],
+        "controller": [institution],
         "decision": "deny",
         "verification": [{"verified": True, "verificationDate": [format_instant(record.signed_at)]}],
         "sourceAttachment": [

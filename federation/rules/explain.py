@@ -1,7 +1,21 @@
 """A study plan in plain language: what an officer reads before signing."""
 
+from typing import Final
+
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.study import CategoryColumn, StudyPlan, plain_decimal
+
+_WHOSE: Final = {
+    "consent": "Every person must have signed a consent that covers this purpose and is valid at that moment.",
+    "hipaa-authorization": (
+        "Every person must have signed an authorization that covers this purpose and is valid at that moment."
+    ),
+    "licence": "The owner of the source must have signed one licence that covers this purpose.",
+    "dpa": "The owner of the source must have signed one data processing agreement that covers this purpose.",
+    "ehds-permit": (
+        "The holder must have recorded one data permit that covers this purpose; whoever opted out is left out."
+    ),
+}
 
 
 def explain(plan: StudyPlan) -> str:
@@ -9,11 +23,7 @@ def explain(plan: StudyPlan) -> str:
     privacy, rounds = plan.privacy, plan.rounds
     noise = plain_decimal(derive_noise_multiplier(plan))
     disease = f", disease {plan.purpose.disease}" if plan.purpose.disease else ""
-    whose = (
-        "Every person must have signed a consent that covers this purpose and is valid at that moment."
-        if plan.consent.kind in ("consent", "hipaa-authorization")
-        else "The owner of the source must have signed one licence that covers this purpose."
-    )
+    whose = _WHOSE[plan.consent.kind]
     credits_ = plan.reward.pool_microcredits / 1_000_000
     share = plain_decimal(plan.reward.minimum_share * 100)
     paragraphs = [

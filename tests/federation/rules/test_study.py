@@ -3,7 +3,7 @@
 import tomllib
 from decimal import Decimal
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from federation.rules.study import (
     AGREEMENT_TYPE,
     PLAN_TYPE,
     Agreement,
+    ConsentTerms,
     StudyPlan,
     open_agreement,
     open_plan,
@@ -270,6 +271,13 @@ def test_what_a_study_declares_is_explained_to_who_signs() -> None:
     )
     assert "What it declares" not in explain(silent)
     assert "What it declares. commercial: no; countries: FR, PT." in explain(declared)
+
+
+@pytest.mark.parametrize("kind", get_args(ConsentTerms.model_fields["kind"].annotation))
+def test_who_must_have_signed_is_explained(kind: str) -> None:
+    said = explain(plan_from_toml(f'{TOML}\n[consent]\nkind = "{kind}"', source="plan.toml"))
+    assert ("Every person" in said) is (kind in {"consent", "hipaa-authorization"})
+    assert " must have " in said
 
 
 def test_the_template_shows_every_declaration() -> None:
