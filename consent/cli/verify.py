@@ -112,7 +112,9 @@ def _verify_here(folder: Path, ref: str, plan: Path | None, authorities: frozens
         data["decision"] = {
             "permitted": decision.permitted,
             "status": decision.status.value,
-            "reasons": [{"code": reason.code, "text": reason.text} for reason in decision.reasons],
+            "reasons": [
+                {"code": reason.code, "text": reason.text, "values": dict(reason.values)} for reason in decision.reasons
+            ],
         }
     emit(data, as_json=as_json, text="\n".join(lines))
     if decision is not None and not decision.permitted:
