@@ -210,15 +210,15 @@ class BudgetLedger:
 
     def events(self, study: str | None = None) -> tuple[EventJson, ...]:
         """The events that count, of one study or of all: what :func:`federation.rules.accounting.epsilon` takes."""
-        return tuple(item.event for item in self.charges() if item.counts and study in (None, item.study))
+        return tuple(event_json(event) for event in self._events(study))
 
     def spent(self, study: str | None = None) -> float:
         """Epsilon at the ledger's delta and order: of everything that counts, or of one study by itself."""
-        return self._epsilon(self.events(study))
+        return self._epsilon(self._events(study))
 
     def spent_pld(self, study: str | None = None) -> float:
         """The same events by privacy loss distributions: non-adaptive, to be reported beside :meth:`spent`."""
-        return pld_epsilon(self.events(study), self.terms.delta)
+        return pld_epsilon(self._events(study), self.terms.delta)
 
     def remaining(self) -> float:
         """The cap less what is spent; 0 where nothing is left. Epsilons at one order do not simply add up."""
@@ -226,13 +226,16 @@ class BudgetLedger:
 
     def would_fit(self, event: EventJson | DpEvent) -> bool:
         """Whether the event could be reserved now."""
-        return self._fits([*self.events(), event])
+        return self._fits([*self._events(), event])
 
     def history(self) -> tuple[HistoryRow, ...]:
         """All rows of the chain, verified, oldest first."""
         with read(self._engine) as session:
             rows = self._rows(session)
         return tuple(HistoryRow(row.seq, row.study, row.round, row.state, row.event, row.at, row.hash) for row in rows)
+
+    def _events(self, study: str | None = None) -> list[DpEvent]:
+        return [item.happened for item in self.charges() if item.counts and study in (None, item.study)]
 
     def _charges(self) -> dict[tuple[str, int], Charge]:
         with read(self._engine) as session:
@@ -256,7 +259,7 @@ class BudgetLedger:
             charge = fold(rows).get((study, round_number))
             if charge is None:
                 raise _illegal(study, round_number, "not reserved", to)
-            reserved = read_event(charge.event)
+            reserved = charge.happened
             event = reserved if happened is None else happened
             if charge.state is to and (happened is None or event_bytes(event) == event_bytes(reserved)):
                 return charge
@@ -292,7 +295,7 @@ class BudgetLedger:
             event=event_bytes(event),
             at=at,
         )
-        return Charge(study, round_number, state, event_json(event), format_instant(at))
+        return Charge(study, round_number, state, event, format_instant(at))
 
     def _epsilon(self, events: Iterable[EventJson | DpEvent]) -> float:
         return epsilon(events, delta=self.terms.delta, order=self.terms.order)
@@ -300,7 +303,7 @@ class BudgetLedger:
     def _fits(self, events: Sequence[EventJson | DpEvent]) -> bool:
         return self._epsilon(events) <= float(self.terms.epsilon)
 
-    def _check_fit(self, counted: Sequence[EventJson], event: DpEvent, study: str, round_number: int) -> None:
+    def _check_fit(self, counted: Sequence[DpEvent], event: DpEvent, study: str, round_number: int) -> None:
         if self._fits([*counted, event]):
             return
         cap = plain_decimal(self.terms.epsilon)
@@ -311,7 +314,7 @@ class BudgetLedger:
             remedy=self._what_would_fit(counted, event),
         )
 
-    def _what_would_fit(self, counted: Sequence[EventJson], event: DpEvent) -> str:
+    def _what_would_fit(self, counted: Sequence[DpEvent], event: DpEvent) -> str:
         """The weakest noise with which the same event would fit, to two digits."""
         for factor in (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0):
             if self._fits([*counted, _with_noise(event, Decimal(str(factor)))]):
@@ -338,8 +341,8 @@ def _with_noise(event: DpEvent, factor: Decimal) -> DpEvent:
             return ComposedEvent(events=tuple(_with_noise(part, factor) for part in parts))
 
 
-def _counted(charges: dict[tuple[str, int], Charge]) -> tuple[EventJson, ...]:
-    return tuple(charge.event for charge in charges.values() if charge.counts)
+def _counted(charges: dict[tuple[str, int], Charge]) -> tuple[DpEvent, ...]:
+    return tuple(charge.happened for charge in charges.values() if charge.counts)
 
 
 def _illegal(study: str, round_number: int, is_: str, to: State) -> PrivacyError:

@@ -55,14 +55,19 @@ class Terms(Wire):
 class Charge:
     """One (study, round) in the budget, as it stands.
 
-    ``event`` is what counts: the reserved event, or what was committed. It is in the travelling form (JSON).
+    ``happened`` is what counts: the reserved event, or what was committed.
     """
 
     study: str
     round: int
     state: State
-    event: EventJson
+    happened: DpEvent
     at: str
+
+    @property
+    def event(self) -> EventJson:
+        """What counts in its travelling form (JSON)."""
+        return event_json(self.happened)
 
     @property
     def counts(self) -> bool:
@@ -85,7 +90,7 @@ def fold(rows: Sequence[BudgetEntry]) -> dict[tuple[str, int], Charge]:
     """Where every (study, round) stands after these rows, in the order of first reservation."""
     charges: dict[tuple[str, int], Charge] = {}
     for row in rows[1:]:
-        event = event_json(parse_event(row.event.encode("utf-8")))
+        event = parse_event(row.event.encode("utf-8"))
         charges[row.study, row.round] = Charge(row.study, row.round, State(row.state), event, row.at)
     return charges
 

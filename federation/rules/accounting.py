@@ -32,6 +32,7 @@ NOISE_MULTIPLIER_MAX: Final = Decimal(10**6)
 EVENT_BYTES_MAX: Final = 64 * 1024
 REPEATS_MAX: Final = 1_000_000
 _PARTS_MAX: Final = 1024
+_CACHED_MAX: Final = 4096
 _PLD_CELLS_MAX: Final = 100_000
 _PLD_KINDS_MAX: Final = 8
 _PLD_REPEATS_MAX: Final = 100_000
@@ -101,7 +102,7 @@ def parse_event(data: bytes) -> DpEvent:
     Raises:
         PeerError: too large, not canonical, not an event, or out of bounds.
     """
-    return read_event(parse_canonical(data, max_bytes=EVENT_BYTES_MAX))
+    return _parsed(bytes(data))
 
 
 def read_event(document: EventJson | DpEvent) -> DpEvent:
@@ -131,7 +132,7 @@ def mechanisms(*events: EventJson | DpEvent) -> Counter[Mechanism]:
     """How often each mechanism runs in ``events``: composition is commutative, so this is all an accountant needs."""
     counts: Counter[Mechanism] = Counter()
     for event in events:
-        for mechanism, count in _flatten(read_event(event), 1):
+        for mechanism, count in _flattened(read_event(event)):
             counts[mechanism] += count
     return counts
 
@@ -320,6 +321,17 @@ def _quantised(noise_multiplier: Decimal) -> Decimal:
     return noise_multiplier.quantize(QUANTUM, rounding=ROUND_CEILING)
 
 
+@functools.lru_cache(maxsize=_CACHED_MAX)
+def _parsed(data: bytes) -> DpEvent:
+    """One text is one event: a ledger that is read again and again parses each once. Events are frozen."""
+    return read_event(parse_canonical(data, max_bytes=EVENT_BYTES_MAX))
+
+
+@functools.lru_cache(maxsize=_CACHED_MAX)
+def _flattened(event: DpEvent) -> tuple[tuple[Mechanism, int], ...]:
+    return tuple(_flatten(event, 1))
+
+
 def _flatten(event: DpEvent, times: int) -> Iterator[tuple[Mechanism, int]]:
     match event:
         case GaussianEvent():
@@ -334,18 +346,26 @@ def _flatten(event: DpEvent, times: int) -> Iterator[tuple[Mechanism, int]]:
 
 
 def _filter_epsilon(counts: Counter[Mechanism], *, delta: Decimal, order: int) -> float:
-    import dp_accounting
-    from dp_accounting.rdp import RdpAccountant
+    from dp_accounting.rdp import compute_epsilon
 
     if not counts:
         return 0.0
+    total = math.fsum(count * _divergence(rate, noise, order) for (rate, noise), count in counts.items())
+    return float(compute_epsilon([order], [total], float(delta))[0])
+
+
+@functools.lru_cache(maxsize=_CACHED_MAX)
+def _divergence(rate: Decimal, noise: Decimal, order: int) -> float:
+    """The Renyi divergence of one mechanism: divergences add up, so each is computed once and multiplied."""
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    event = dp_accounting.GaussianDpEvent(float(noise))
+    if rate < 1:
+        event = dp_accounting.PoissonSampledDpEvent(float(rate), event)
     accountant = RdpAccountant(orders=[order])
-    for (rate, noise), count in sorted(counts.items()):
-        event = dp_accounting.GaussianDpEvent(float(noise))
-        if rate < 1:
-            event = dp_accounting.PoissonSampledDpEvent(float(rate), event)
-        accountant.compose(event, count)
-    return float(accountant.get_epsilon(float(delta)))
+    accountant.compose(event)
+    return float(accountant._rdp[0])  # noqa: SLF001 - the divergence itself has no public name there
 
 
 def _pld_interval(precision: float, sampled: dict[Mechanism, int]) -> float:

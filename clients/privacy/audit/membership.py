@@ -3,8 +3,8 @@
 The likelihood-ratio attack (Carlini et al. 2022, LiRA, online form): many models are trained on random halves of one
 population; for each person the confidence of models that saw them, and of those that did not, is taken as a Gaussian;
 a further model's confidence is then more likely under one of the two. Both ways of training are the audited path
-itself; "without privacy" leaves out its noise and raises its clip until it never acts. The population is made up so that
-there is much to remember: as many features as persons, labels that follow from hardly any of them.
+itself; "without privacy" leaves out its noise and raises its clip until it never acts. The population is made up so
+that there is much to remember: as many features as persons, labels that follow from hardly any of them.
 """
 
 from collections.abc import Callable
