@@ -104,7 +104,7 @@ def one(request: Request, identifier: Identifier) -> Response:
     means = []
     for study in studies(web):
         decision = web.registry.decide_all(study.use, now, [ref])[ref]
-        means.append((study.title, kind_of(decision), sentence(decision, language)))
+        means.append((study.title, "", kind_of(decision), sentence(decision, language)))
     for row in web.store.requests():
         notice = web.store.open_request(row.id)
         if notice is None:
@@ -113,8 +113,8 @@ def one(request: Request, identifier: Identifier) -> Response:
         for key, use in uses_of(notice.asked, web.registry.institution.did):
             purpose = next(purpose for purpose in notice.asked.purposes if purpose.key == key)
             decision = web.registry.decide_all(use, now, [ref])[ref]
-            title = f"{words.title}: {purpose.words[notice.asked.language(language)].title}"
-            means.append((title, kind_of(decision), sentence(decision, language)))
+            said = purpose.words[notice.asked.language(language)].title
+            means.append((words.title, said, kind_of(decision), sentence(decision, language)))
     return render(
         request,
         "officer/person.html",
