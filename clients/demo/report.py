@@ -31,7 +31,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 from markupsafe import Markup
 
 from clients.demo import charts
@@ -48,6 +47,8 @@ from clients.demo.findings import (
     withdrawals,
 )
 from clients.demo.studies import STUDIES, DemoStudy
+from clients.pages.page import environment
+from clients.pages.pictures import picture
 
 PAGE: Final = "report.html"
 FIGURES: Final = "report.json"
@@ -74,14 +75,8 @@ def render(report: Mapping[str, Any]) -> str:
     """The page's HTML."""
     study = STUDIES[report["study"]["name"]]
     sites = sites_of(report, study)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("clients.demo"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    templates = environment("clients.demo")
+    templates.filters |= {
         "auc": auc_text,
         "signed": signed_text,
         "signed4": lambda value: signed_text(value, 4),
@@ -89,7 +84,7 @@ def render(report: Mapping[str, Any]) -> str:
         "plain": lambda value: f"{value:.12f}".rstrip("0").rstrip("."),
         "thousands": lambda value: f"{value:,}",
     }
-    return environment.get_template(PAGE).render(
+    return templates.get_template(PAGE).render(
         study=study,
         plan=report["study"],
         headline=result_sentence(report, study),
@@ -126,21 +121,21 @@ def _charts(report: Mapping[str, Any], study: DemoStudy, sites: Sequence[Site]) 
     count = len(sites)
     values = ", ".join(f"{site.title} {signed_text(site.figures['value'], 4)}" for site in sites)
     return {
-        "auc_by_site": charts.picture(
+        "auc_by_site": picture(
             "auc-by-site",
             f"AUC of each {study.institution}, alone, in the network and pooled; the table below has figures.",
             charts.auc_by_site(sites),
             height=0.95 + 0.72 * count,
             narrow_height=1.6 + 0.8 * count,
         ),
-        "auc_over_rounds": charts.picture(
+        "auc_over_rounds": picture(
             "auc-over-rounds",
             f"AUC after each round, from {auc_text(rounds[0]['auc_validation'])} in the first to "
             f"{auc_text(rounds[-1]['auc_validation'])} in the last.",
             charts.auc_over_rounds(rounds, changes, count),
             height=2.9,
         ),
-        "epsilon_over_rounds": charts.picture(
+        "epsilon_over_rounds": picture(
             "epsilon-over-rounds",
             f"Epsilon spent after each round, below the budget of {plan['epsilon']:g} at every {study.institution}.",
             charts.epsilon_over_rounds(
@@ -151,20 +146,20 @@ def _charts(report: Mapping[str, Any], study: DemoStudy, sites: Sequence[Site]) 
             ),
             height=2.9,
         ),
-        "consents_by_site": charts.picture(
+        "consents_by_site": picture(
             "consents-by-site",
             f"How many {study.subjects} of each {study.institution} stayed, withdrew, said no or let consent expire.",
             charts.consents_by_site(sites),
             height=0.9 + 0.5 * count,
             narrow_height=1.3 + 0.5 * count,
         ),
-        "used_per_round": charts.picture(
+        "used_per_round": picture(
             "used-per-round",
             f"{study.subjects.capitalize()} permitted in each round; the table below has the figures.",
             charts.used_per_round(sites, rounds, changes),
             height=3.1,
         ),
-        "value_waterfall": charts.picture(
+        "value_waterfall": picture(
             "value-waterfall",
             f"From {valuation['v_empty']:.3f} nats, the first model, to {valuation['v_all']:.3f}, the last: {values}.",
             charts.value_waterfall(sites, valuation["v_empty"], valuation["v_all"]),
