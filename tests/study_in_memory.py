@@ -162,7 +162,7 @@ class Institution:
             self.key,
             consent_log=SqliteLog(self.engine, LOG_NAME),
             clock=study.clock,
-            batch_size=4,
+            batch_size=study.batch_size,
         )
         self.budget = BudgetLedger.create(
             self.engine, epsilon=Decimal(3), delta=Decimal("1e-5"), order=8, clock=study.clock
@@ -317,11 +317,12 @@ class InMemoryStudy:
         noise: NoiseSource | None = None,
         beside: "InMemoryStudy | None" = None,
         consent_batch_s: float = 0,
+        batch_size: int = 4,
         **plan: Any,
     ) -> None:
         self.folder = folder
         self.clock = beside.clock if beside else Clock()
-        self.consent_batch_s = consent_batch_s
+        self.consent_batch_s, self.batch_size = consent_batch_s, batch_size
         self.seed = seed
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
@@ -386,15 +387,16 @@ class InMemoryStudy:
         self.service = StudyService(parts, on_progress=self._step)
         self.service.serve()
 
-    def run(self, *, between: Between = lambda _closed: None) -> StudyState:
+    def run(self, *, between: Between = lambda _closed: None, timeout_s: float = TIMEOUT_S) -> StudyState:
         """Run the coordinator until the study is settled (or somebody sets ``stop``).
 
         Args:
             between: called in the coordinator's own thread when a round is closed and the next is not open, with the
                 number of closed rounds (0: the study has just started); once for each number.
+            timeout_s: it gives up after so long.
         """
         self._between, self._seen = between, -1
-        guard = threading.Timer(TIMEOUT_S, self._give_up)
+        guard = threading.Timer(timeout_s, self._give_up)
         guard.start()
         try:
             self.service.run(until_settled=True)
@@ -434,5 +436,5 @@ class InMemoryStudy:
             self._between(self._seen)
 
     def _give_up(self) -> None:
-        self.problems.append(f"not settled after {TIMEOUT_S} s: {self.service.status()}")
+        self.problems.append(f"not settled in time: {self.service.status()}")
         self.stop.set()
