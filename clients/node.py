@@ -53,7 +53,7 @@ from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_agreement, open_plan
 from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
 from federation.storage.blobs import BlobStore, FolderBlobStore
-from federation.storage.database import read, write
+from federation.storage.database import open_database, read, write
 from federation.storage.evidence import EvidenceStore, FolderEvidence, MemoryEvidence
 from federation.storage.log import SqliteLog
 
@@ -74,18 +74,19 @@ OnProgress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class NodeFolder:
-    """An opened node."""
+    """An opened node. ``consent_engine`` is the registry's database: the node's own, or another by URL."""
 
     files: PartyFolder
     settings: PartySettings
     key: PrivateKey
     engine: Engine
+    consent_engine: Engine
     blobs: FolderBlobStore
 
     @property
     def registry(self) -> Registry:
         """The institution's consents."""
-        return open_registry(self.engine, self.key, batch_size=self.settings.consent_batch_size)
+        return open_registry(self.consent_engine, self.key, batch_size=self.settings.consent_batch_size)
 
     def membership(self, study: str | None = None) -> StudyMembership:
         """The study that this node joined; without a name, the newest.
@@ -153,11 +154,14 @@ def open_node_folder(path: Path) -> NodeFolder:
     settings = load_settings(path)
     if settings.role != "node":
         raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the node's folder.")
+    engine = open_node(path, *CONSENT_TABLES, *COSIGNING_TABLES)
+    consents = files.consents(settings)
     return NodeFolder(
         files=files,
         settings=settings,
         key=load_key(files.key),
-        engine=open_node(path, *CONSENT_TABLES, *COSIGNING_TABLES),
+        engine=engine,
+        consent_engine=engine if consents == files.database else open_database(consents, *CONSENT_TABLES),
         blobs=FolderBlobStore(files.blobs),
     )
 

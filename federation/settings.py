@@ -75,6 +75,10 @@ class PartyFolder:
         """``accord.db``: SQLite."""
         return self.path / "accord.db"
 
+    def consents(self, settings: PartySettings) -> Path | str:
+        """Where the consents are: the database of the settings (a URL), else the party's own."""
+        return settings.consent_database or self.database
+
     @property
     def blobs(self) -> Path:
         """``blobs/``: content-addressed files."""

@@ -170,7 +170,7 @@ def _events(uses: Mapping[str, Mapping[int, RoundUse]]) -> list[dict[str, Any]]:
 
 def _time_to_stop(nodes: Mapping[str, NodeFolder]) -> dict[str, Any]:
     """From each withdrawal's receipt to the end of the last round that had begun with the person, in seconds."""
-    found = [stop for node in nodes.values() for stop in stops(node.registry, node.engine, node.engine)]
+    found = [stop for node in nodes.values() for stop in stops(node.registry, node.consent_engine, node.engine)]
     seconds = [stop.last_read.total_seconds() for stop in found if stop.last_read is not None]
     return {
         "withdrawals": len(found),

@@ -203,7 +203,7 @@ def _registry(path: Path) -> tuple[Registry, PrivateKey]:
             f"{path} is a {settings.role}'s folder.", remedy="Consents live in an institution's folder."
         )
     key = load_key(folder.key)
-    engine = open_database(folder.database, *TABLES)
+    engine = open_database(folder.consents(settings), *TABLES)
     return open_registry(engine, key, batch_size=settings.consent_batch_size), key
 
 
