@@ -179,7 +179,7 @@ def open_institution(path: Path, *, database: str | None = None, create: bool = 
         raise OperatorError(
             f"{path} is a {settings.role}'s folder.", remedy="Consents live in an institution's folder."
         )
-    engine = open_database(files.database, *TABLES, *WEB_TABLES)
+    engine = open_database(database or files.consents(settings), *TABLES, *WEB_TABLES)
     registry = open_registry(engine, load_key(files.key), batch_size=settings.consent_batch_size)
     return Institution(files, settings, engine, registry)
 

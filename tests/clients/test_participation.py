@@ -8,13 +8,18 @@ from sqlmodel import col, select, update
 from study_in_memory import InMemoryStudy, Institution
 
 from clients.contribution import Task
+from clients.node import create_node
+from clients.participation import stops
 from clients.privacy.noise import Floats, NoNoise
-from consent.registry import RoundOf, RoundState
+from consent.registry import LOG_NAME, Registry, RoundOf, RoundState
 from consent.registry.tables import ConsentRound
+from consent.rules.record import Action
 from federation.learning.models import initial_model
 from federation.network.memory import Delivery, Fate
 from federation.rules.fixedpoint import pack
+from federation.settings import PartySettings
 from federation.storage.database import read, write
+from federation.storage.log import SqliteLog
 
 
 class Failing(NoNoise):
@@ -146,3 +151,34 @@ def test_what_was_spent_is_never_told_too_low(study: InMemoryStudy) -> None:
     ash = study["ash"]
     told = float(ash.registry.studies()[0].spent)
     assert ash.budget.spent() <= told <= ash.budget.spent() + 0.0001
+
+
+def test_a_node_whose_consents_are_in_another_database_keeps_its_promises(tmp_path: Path, postgresql_url: str) -> None:
+    """The registry in PostgreSQL, budget and updates in the node's own file: a withdrawal stops rounds all the same."""
+    made = create_node(tmp_path / "node", PartySettings(role="node", name="ash", consent_database=postgresql_url))
+    assert made.consent_engine is not made.engine
+    with InMemoryStudy(tmp_path, sites=2, rounds={"count": 2}) as study:
+        ash = study["ash"]
+        ash.stop()
+        before = ash.registry
+        ash.registry = Registry(
+            made.consent_engine,
+            ash.key,
+            consent_log=SqliteLog(made.consent_engine, LOG_NAME),
+            clock=study.clock,
+            batch_size=4,
+        )
+        ash.say(Action.GRANT, ash.refs)
+        ash.start()
+
+        def between(closed: int) -> None:
+            if closed == 1:
+                ash.registry.withdraw("p03")
+
+        study.run(between=between)
+        assert (ash.used(1), "p03" in ash.used(2)) == (ash.refs, False)
+        assert before.participation("p00").studies == ()
+        (stop,) = stops(ash.registry, made.consent_engine, ash.engine)
+        assert (stop.ref, stop.uses_after) == ("p03", 0)
+        assert ash.registry.participation("p00").studies[0].microcredits > 0
+    made.consent_engine.dispose()
