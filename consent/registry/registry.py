@@ -15,6 +15,7 @@ two answers, and why that is safe, is said in :mod:`consent.registry.deciding`.
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from sqlalchemy import Engine
@@ -30,7 +31,7 @@ from consent.registry.participation import ModelVersion, Participation, PassedOn
 from consent.registry.tables import LICENCE_REF, LOG_NAME, ConsentState, ConsentStudy, ConsentSubject, StoredRecord
 from consent.rules.binding import is_stale
 from consent.rules.decision import Decision, Head, Status, Use
-from consent.rules.receipt import Receipt
+from consent.rules.receipt import ModelMention, Receipt, RoundInFlight, build_receipt
 from consent.rules.record import Mechanism
 from federation.errors import UnavailableError
 from federation.rules.keys import PrivateKey
@@ -153,6 +154,40 @@ class Registry(ConsentLog):
                 f"There is no record {digest[:16]} here.", remedy="Check the digest; what was erased has no receipt."
             )
         return receiving.receipt_of(stored, self._verified.open(blob(stored.data)))
+
+    def receipt_credential(self, digest: str) -> bytes:
+        """The receipt that a person keeps, signed now (:mod:`consent.rules.receipt`); its canonical bytes.
+
+        It holds the record and, once its batch is logged, what proves that; for a withdrawal or a refusal of what was
+        allowed, the rounds that were in flight when it was received and the models that contain the contribution.
+
+        Raises:
+            UnavailableError: no such record is stored.
+        """
+        receipt = self.receipt(digest)
+        with read(self._engine) as session:
+            stored = session.get_one(StoredRecord, digest)
+            record = blob(stored.data)
+            ended = withdrawals(session, digest=digest)
+            models = participation.models_with(session, receipt.subject_ref) if ended else ()
+            now = self._latest(session, self._clock())
+        try:
+            logged = self.inclusion(digest)
+        except UnavailableError:  # its batch is still open: the receipt binds without it
+            logged = None
+        return build_receipt(
+            receipt,
+            record,
+            self._key,
+            created=now,
+            logged=logged,
+            rounds_in_flight=[RoundInFlight(of.study, of.round) for item in ended for of in item.in_flight],
+            models=[
+                ModelMention(item.study, item.round, item.sha256, Decimal(item.epsilon), Decimal(item.delta))
+                for item in models
+                if item.epsilon and item.delta  # a study that the node has not described names no cap
+            ],
+        )
 
     def erase(self, subject_ref: str) -> bool:
         """Erase everything that mentions a name, from the database's files too; whether there was anything.
