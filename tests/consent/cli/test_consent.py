@@ -232,7 +232,7 @@ def test_the_commands_stay_light() -> None:
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["wallet", "grant", "withdraw", "verify"])
+@pytest.mark.parametrize("command", ["wallet", "grant", "withdraw", "verify", "receipt"])
 def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["consent", command, "--help"]) == 0
     assert "Example: accord consent " + command in capsys.readouterr().out
