@@ -19,7 +19,9 @@ from clients.data.dataset import find_dataset, load_dataset
 from clients.node import open_node_folder
 from clients.selection import RowsUsed
 from clients.storage import RoundUse
+from consent.registry import RoundState
 from consent.registry.tables import StoredRecord
+from federation.rules.checkpoint import open_checkpoint
 from federation.rules.instant import parse_instant
 from federation.rules.study import open_plan
 from federation.storage.database import read
@@ -109,6 +111,54 @@ def test_who_withdrew_is_in_no_later_round(demo: FinishedDemo, report: dict[str,
     for number, names in enumerate(used, start=1):
         assert names == (people.said_yes - set(people.withdrew_at) if number >= first else people.said_yes)
     assert report["events"] == [{"round": first, "what": "withdrawal", "site": "cleveland", "count": 10}]
+
+
+def test_time_to_stop_is_reported_and_nothing_was_used_after_it(demo: FinishedDemo, report: dict[str, Any]) -> None:
+    stop = report["time_to_stop"]
+    assert (stop["withdrawals"], stop["uses_after"]) == (10, 0)
+    assert 0 <= stop["median_s"] <= stop["max_s"] < 30
+    assert stop["in_flight"] <= 10
+    page = (demo.folder / "report.html").read_text("utf-8")
+    assert "Time to stop: " in page
+    assert "uses after that: 0" in page
+
+
+def test_every_yes_was_bound_by_two_other_hospitals(demo: FinishedDemo, site: str) -> None:
+    """Over libp2p, through the coordinator: the cosignatures that the hospital's own folder holds, verified anew."""
+    keys = {name: open_node_folder(demo.node(name)).key.public for name in SITES}
+    registry = open_node_folder(demo.node(site)).registry
+    others = frozenset(keys.values()) - {keys[site]}
+    assert registry.witnesses() == (others, 2)
+    signed = registry.cosigned_checkpoint()
+    assert signed is not None
+    opened = open_checkpoint(signed.to_bytes(), origin=registry.origin, signer=keys[site], witnesses=others)
+    assert len(opened.cosignatures) >= 2
+    for ref in people_of(demo, site).said_yes:
+        head = registry.head(ref)
+        assert head is not None
+        found = registry.inclusion(head.digest)
+        assert found.index < registry.checkpoint().checkpoint.size
+        assert found.index < opened.checkpoint.size or ref in people_of(demo, site).withdrew_at
+
+
+def test_no_hospital_was_found_to_show_two_logs(demo: FinishedDemo, site: str) -> None:
+    assert not (demo.node(site) / "evidence").exists()
+
+
+def test_people_are_shown_their_rounds_and_their_part_of_the_reward(
+    demo: FinishedDemo, report: dict[str, Any], site: str
+) -> None:
+    registry = open_node_folder(demo.node(site)).registry
+    people = people_of(demo, site)
+    earned = report["sites"][site]["reward_microcredits"]
+    for ref in sorted(people.said_yes)[:20]:
+        (part,) = registry.participation(ref).studies
+        used = [use.round for use in people.uses if ref in json.loads(use.subjects)]
+        assert [shown.round for shown in part.rounds] == used
+        assert all(shown.state is RoundState.RELEASED for shown in part.rounds)
+        assert [model.sha256 for model in part.models] == [line["aggregate_sha256"] for line in report["rounds"]]
+        assert part.microcredits == earned // 2 // len(people.said_yes)
+    assert all(registry.participation(ref).studies == () for ref in sorted(people.said_otherwise)[:5])
 
 
 def test_nobody_withdrew_elsewhere(demo: FinishedDemo) -> None:
