@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from gettext import NullTranslations
+from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, StringConstraints, model_validator
@@ -38,6 +39,22 @@ Category = Literal[
 ]
 PERMISSIONS: Final[tuple[Permission, ...]] = get_args(Permission)
 CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
+
+
+# What each category is called in a record: terms of the Data Privacy Vocabulary's extension PD (release 2.2).
+TERMS: Final[Mapping[Category, tuple[str, ...]]] = MappingProxyType(
+    {
+        "diagnoses": ("pd:HealthHistory",),
+        "measurements": ("pd:PhysicalHealth",),
+        "treatments": ("pd:HealthRecord",),
+        "laboratory": ("pd:HealthRecord",),
+        "imaging": ("pd:HealthRecord",),
+        "genetic": ("pd:Genetic",),
+        "lifestyle": ("pd:Behavioral",),
+        "age_sex": ("pd:Age", "pd:Gender"),
+        "device": ("pd:DeviceBased",),
+    }
+)
 
 
 class OwnWords(Wire):
@@ -113,6 +130,7 @@ def write_request(outline: Outline, catalogs: Mapping[str, NullTranslations]) ->
         epsilon_max=outline.epsilon_max,
         delta_max=outline.delta_max,
         valid_days=outline.valid_days,
+        data_categories=tuple(dict.fromkeys(term for name in outline.data for term in TERMS[name])),
         words={name: _layers(outline, own, catalogs[name], name) for name, own in outline.words.items()},
     )
 

@@ -18,7 +18,7 @@ from consent.web.request import ConsentRequest
 
 # Fields with several values: ticked boxes, and codes in one line.
 _TICKED: Final = frozenset({"purposes", "data", "languages"})
-_CODES: Final = frozenset({"codes", "codes_if_no", "diseases"})
+_CODES: Final = frozenset({"codes", "codes_if_no", "diseases", "data_categories"})
 
 
 async def _form(request: Request) -> FormData:

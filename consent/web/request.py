@@ -7,12 +7,14 @@ Pure: what is stored and who may change it is decided elsewhere.
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints, model_validator
 
 from consent.rules.record import Mechanism
+from consent.rules.statement import Term
 from federation.rules.canonical import sha256_hex
 from federation.rules.study import Number, Slug, Wire
 
@@ -72,7 +74,7 @@ class ConsentRequest(Wire):
     """One version of a request, complete.
 
     ``epsilon_max`` and ``delta_max`` bound what one study may reveal about a person; ``valid_days`` is how long a yes
-    holds. Every language of ``words`` is also there for each purpose.
+    holds; ``data_categories`` are what it is given for, as terms of the Data Privacy Vocabulary. Every language of ``words`` is also there for each purpose.
     """
 
     mechanism: Mechanism = Mechanism.CONSENT
@@ -81,6 +83,7 @@ class ConsentRequest(Wire):
     epsilon_max: Annotated[Number, Field(gt=0, le=8)] = Decimal(3)
     delta_max: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("0.00001")
     valid_days: Annotated[int, Field(ge=1, le=36500)] = 365
+    data_categories: Annotated[tuple[Term, ...], Field(min_length=1, max_length=12)] = ("pd:MedicalHealth",)
     words: Annotated[dict[Language, RequestWords], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -95,6 +98,11 @@ class ConsentRequest(Wire):
             if missing:
                 raise ValueError(f"purpose {purpose.key} has no words in {', '.join(sorted(missing))}")
         return self
+
+    @property
+    def lasts(self) -> timedelta:
+        """How long a yes holds."""
+        return timedelta(days=self.valid_days)
 
     def language(self, wanted: str) -> str:
         """The language to show: the reader's if it is there, else English, else the first."""

@@ -137,7 +137,7 @@ def test_everything_is_said_in_french_and_portuguese_too(
         page = new_context(locale=locale, viewport={"width": 320, "height": 256}).new_page()
         page.goto(site.officer_invitation())
         page.locator("main button").click()
-        for path in ("/officer", "/officer/requests/new", f"/officer/requests/{STARTER}/coverage", "/officer/log"):
+        for path in ("/officer/requests/new", f"/officer/requests/{STARTER}/coverage"):
             page.goto(path)
             assert page.locator("html").get_attribute("lang") == locale[:2]
             assert (problems(page), too_wide(page)) == ([], []), (locale, path)

@@ -38,12 +38,9 @@ def test_the_pages_of_a_new_institution(desk: Page) -> None:
     visit(
         desk,
         "/officer",
-        "/officer/requests",
         f"/officer/requests/{STARTER}/coverage",
         "/officer/people",
         "/officer/withdrawals",
-        "/officer/log",
-        "/officer/exports",
         "/officer/trail",
     )
 
@@ -69,12 +66,15 @@ def test_the_pages_of_an_institution_at_work(site: Site, desk: Page) -> None:
     visit(
         desk,
         "/officer",
+        "/officer/requests",
         f"/officer/requests/{STARTER}",
         f"/officer/requests/{STARTER}/versions/2",
         f"/officer/requests/{STARTER}/coverage",
         f"/officer/people/{person_id('P-1')}",
         f"/officer/people/{person_id('P-0')}/erase",
         "/officer/withdrawals",
+        "/officer/log",
+        "/officer/exports",
         "/officer/trail",
     )
     desk.goto(f"/officer/requests/{STARTER}/versions/2")

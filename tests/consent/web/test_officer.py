@@ -104,6 +104,7 @@ def test_a_request_goes_from_an_outline_to_people(site: Site, desk: Desk) -> Non
     assert set(notice.asked.words) == {"en", "fr"}
     assert [purpose.codes for purpose in notice.asked.purposes] == [("DUO:0000007",), ("DUO:0000006",), ()]
     assert notice.asked.purposes[0].diseases == ("MONDO:0005267",)
+    assert notice.asked.data_categories == ("pd:HealthHistory", "pd:Age", "pd:Gender")
     assert "Une étude du cœur" in desk.get("/officer/requests", headers={"Accept-Language": "fr"})
 
     page = desk.post("/officer/requests/heart-2027/invite", {"names": "P-1\r\nP-2;Mrs Doe\n\nP-1\n"}, status=200).text

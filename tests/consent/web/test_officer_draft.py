@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from gettext import NullTranslations
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from consent.web.officer_draft import Outline, OwnWords, outline_of, right_guesses_max, unsaid, write_request
+from consent.web.officer_draft import (
+    CATEGORIES,
+    TERMS,
+    Outline,
+    OwnWords,
+    outline_of,
+    right_guesses_max,
+    unsaid,
+    write_request,
+)
 from consent.web.request import LAYERS
 from consent.web.starter import starter_request
 from federation.rules.study import plan_from_toml
@@ -96,6 +107,13 @@ def test_a_text_that_names_another_figure_than_it_asks_for_is_found() -> None:
     asked = write_request(outline(), CATALOGS)
     assert unsaid(asked.model_copy(update={"epsilon_max": Decimal(8)})) == [("words.en.privacy", "8")]
     assert unsaid(asked.model_copy(update={"valid_days": 31})) == [("words.en.duration", "31")]
+
+
+def test_every_category_of_data_is_a_term_of_the_vocabulary(repository: Path) -> None:
+    known = json.loads((repository / "tests" / "vectors" / "dpv_terms.json").read_text(encoding="utf-8"))
+    used = {term for terms in TERMS.values() for term in terms}
+    assert set(TERMS) == set(CATEGORIES)
+    assert {term.removeprefix("pd:") for term in used} <= set(known["https://w3id.org/dpv/pd#"])
 
 
 def test_the_starter_request_is_true_to_its_figures() -> None:
