@@ -74,7 +74,8 @@ class ConsentRequest(Wire):
     """One version of a request, complete.
 
     ``epsilon_max`` and ``delta_max`` bound what one study may reveal about a person; ``valid_days`` is how long a yes
-    holds; ``data_categories`` are what it is given for, as terms of the Data Privacy Vocabulary. Every language of ``words`` is also there for each purpose.
+    holds; ``data_categories`` are what it is given for, as terms of the Data Privacy Vocabulary. Every language of
+    ``words`` is also there for each purpose.
     """
 
     mechanism: Mechanism = Mechanism.CONSENT

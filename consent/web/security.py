@@ -69,7 +69,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request went no further. ``code``: cross-site, too-large, too-many."""
+    """Why a request went no further. ``code``: cross-site, too-large, too-many, broken."""
 
     status: int
     code: str
@@ -185,6 +185,11 @@ class Guard:
             if started:
                 raise
             await self._refuse(request, Refusal(413, "too-large"))(scope, receive, send)
+        except Exception:
+            # A defect: whoever asked gets a page like any other, and the server's log gets the error.
+            if not started:
+                await self._refuse(request, Refusal(500, "broken"))(scope, receive, send)
+            raise
 
 
 class _TooLargeError(Exception):
