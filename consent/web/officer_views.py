@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from consent.language import translations
 from consent.language.catalogs import TERRITORIES
 from consent.registry import Withdrawal
+from consent.rules.message import msg
 from consent.web.officer_coverage import ORDER, Coverage, cover, studies, uses_of
 from consent.web.officer_people import known, person_id
 from consent.web.officer_trail import trail_of
@@ -24,6 +25,7 @@ StudyName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,80}$")]
 SHOWN_MAX: Final = 200
 BATCH_AGE_MAX: Final = timedelta(minutes=15)
 _BAR: Final = 600
+_INSTANTLY: Final = msg("less than a second")
 
 
 @router.get("")
@@ -134,6 +136,8 @@ def trail(request: Request) -> Response:
 
 def duration(length: timedelta, language: str) -> str:
     """A length of time in its largest unit, as people of this language write it."""
+    if length < timedelta(seconds=1):
+        return str(translations(language).gettext(_INSTANTLY))
     return str(format_timedelta(length, granularity="second", threshold=2, locale=TERRITORIES[language]))
 
 
