@@ -63,15 +63,21 @@ class ConsentLogKeeping:
             self._gather()
 
     def await_grants(self, use: Use, limit_s: float) -> None:
-        """Give grants that wait for witnesses at most ``limit_s`` seconds to bind; at once where none waits."""
+        """Give grants that wait for witnesses at most ``limit_s`` seconds to bind; at once where none waits.
+
+        All of them wait where the witnesses' newest word is too old, as after a long stop of this node.
+        """
         if not self._registry.witnesses()[1]:
             return
         end = time.monotonic() + limit_s
-        while self._registry.coverage(use)[Status.PENDING] and time.monotonic() < end:
+        while self._any_waits(use) and time.monotonic() < end:
             self._gather()
-            if not self._registry.coverage(use)[Status.PENDING]:
+            if not self._any_waits(use):
                 return
             time.sleep(min(_POLL_S, max(0.0, end - time.monotonic())))
+
+    def _any_waits(self, use: Use) -> bool:
+        return self._registry.health().stale or self._registry.coverage(use)[Status.PENDING] > 0
 
     def _gather(self) -> None:
         self._complete = self._cosigning.gather()

@@ -173,6 +173,7 @@ def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
         "rounds": plan.rounds.count,
         "settled": live.get("settled", False),
         "problem": live.get("problem", ""),
+        "consent_log": live.get("consent_log", {}),
     }
     return data | {"awaited": _awaited(data, signed=bool(membership.agreement))}
 
@@ -200,5 +201,6 @@ def _text(data: dict[str, Any]) -> str:
             f"connected  {'yes' if data['connected'] else 'no'}",
             f"round      {round_}",
             f"awaited    {data['awaited']}",
+            *(f"witness    {did}: {why}" for did, why in sorted(data["consent_log"].items())),
         ]
     )

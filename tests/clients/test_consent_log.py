@@ -100,6 +100,21 @@ def test_where_no_grant_waits_nobody_waits(study: InMemoryStudy) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_after_a_long_stop_the_witnesses_are_asked_before_a_round_begins(study: InMemoryStudy) -> None:
+    study.run()
+    ash = study["ash"]
+    use = use_of(study.plan, ash.did)
+    assert ash.registry.decide_all(use, study.clock(), ["p00"])["p00"].permitted
+    study.clock.forward(hours=30)
+    ash.registry.append_batch(study.clock())
+    assert ash.registry.health().stale
+    assert not ash.registry.decide_all(use, study.clock(), ["p00"])["p00"].permitted
+    assert ash.node is not None
+    ash.node._await_grants()
+    assert not ash.registry.health().stale
+    assert ash.registry.decide_all(use, study.clock(), ["p00"])["p00"].permitted
+
+
 def test_batches_are_appended_at_fixed_times_of_the_clock(study: InMemoryStudy) -> None:
     registry = study["ash"].registry
     keeping = ConsentLogKeeping(registry, lambda *_: b"", every_s=3600, clock=study.clock)
