@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from clients.privacy.noise import Floats, NoNoise
 from clients.selection import RowsUsed
 from clients.storage import RoundUse
 from consent.registry import ModelVersion, Participation, RoundOf, RoundState
-from consent.rules.receipt import Receipt
+from consent.rules.receipt import Receipt, RoundInFlight, open_receipt
 from consent.rules.record import Action
 from federation.rules.checkpoint import open_checkpoint
 from federation.rules.merkle import leaf_hash, verify_inclusion
@@ -52,6 +53,7 @@ class Story:
     first: InMemoryStudy
     second: InMemoryStudy
     receipts: list[Receipt] = field(default_factory=list)
+    credential: bytes = b""
     in_flight: tuple[RoundOf, ...] = ()
     models: tuple[ModelVersion, ...] = ()
     stops: list[Stop] = field(default_factory=list)
@@ -78,6 +80,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             if closed == 1:
                 assert pausing.paused.wait(WAIT_S)
                 told.receipts = [registry.withdraw(WHO)]
+                told.credential = registry.receipt_credential(told.receipts[0].record)
                 told.in_flight, told.models = registry.in_flight(WHO), registry.models(WHO)
                 pausing.go_on.set()
 
@@ -122,10 +125,21 @@ def test_it_is_in_force_in_the_next_round_of_every_study(story: Story, which: st
 def test_the_receipt_names_the_rounds_in_flight_and_the_models_that_contain_the_contribution(story: Story) -> None:
     first, second = story.first, story.second
     assert story.in_flight == (RoundOf(second.plan.study_id, 2),)
-    models = {(model.study, model.round): (model.sha256, model.epsilon, model.delta) for model in story.models}
-    assert models == {
-        (study.plan.study_id, 1): (study.state.closed[0].model, "2", "0.00001") for study in (first, second)
-    }
+    opened = open_receipt(story.credential)
+    assert opened.receipt == story.receipts[0]
+    assert opened.rounds_in_flight == (RoundInFlight(second.plan.study_id, 2),)
+    expected = {(study.plan.study_id, 1, study.state.closed[0].model) for study in (first, second)}
+    assert {(model.study, model.round, model.model) for model in opened.models} == expected
+    assert {(model.study, model.round, model.sha256) for model in story.models} == expected
+    assert {(model.epsilon, model.delta) for model in opened.models} == {(Decimal(2), Decimal("0.00001"))}
+
+
+def test_a_later_receipt_also_proves_the_place_in_the_log(story: Story) -> None:
+    opened = open_receipt(story.first["ash"].registry.receipt_credential(story.receipts[0].record))
+    assert opened.place is not None
+    assert opened.rounds_in_flight == (RoundInFlight(story.second.plan.study_id, 2),)
+    second = [model.model for model in opened.models if model.study == story.second.plan.study_id]
+    assert second == [done.model for done in story.second.state.closed], "each is made from the one before"
 
 
 def test_nothing_is_used_after_the_round_in_which_it_was_received(story: Story) -> None:
