@@ -19,7 +19,7 @@ _AGAIN_S: Final = 2.0
 """Between two attempts, while a witness is missing."""
 _LOOK_S: Final = 30.0
 """Another process (the consent pages) may have appended a batch meanwhile."""
-_POLL_S: Final = 0.25
+_POLL_S: Final = 0.5
 
 
 class ConsentLogKeeping:
@@ -77,7 +77,12 @@ class ConsentLogKeeping:
             time.sleep(min(_POLL_S, max(0.0, end - time.monotonic())))
 
     def _any_waits(self, use: Use) -> bool:
-        return self._registry.health().stale or self._registry.coverage(use)[Status.PENDING] > 0
+        health = self._registry.health()
+        if health.stale:
+            return True
+        if not health.pending and health.cosigned_size >= health.log_size:
+            return False  # everything that was received is bound: nobody need be asked about
+        return self._registry.coverage(use)[Status.PENDING] > 0
 
     def _gather(self) -> None:
         self._complete = self._cosigning.gather()

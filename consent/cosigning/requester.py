@@ -75,6 +75,8 @@ class Cosigning:
         """
         with self._lock:
             witnesses, _ = self._log.witnesses()
+            named = {witness.did for witness in witnesses}
+            self.problems = {did: why for did, why in self.problems.items() if did in named}
             signed = self._log.checkpoint()
             size = signed.checkpoint.size
             asked = sorted((each for each in witnesses if self._done.get(each) != size), key=lambda each: each.did)

@@ -45,7 +45,9 @@ def invitation(capsys: Output, registry: Path, site: str) -> str:
 
 def test_init_fixes_the_lifetime_budget_and_never_makes_a_second_node(tmp_path: Path, capsys: Output) -> None:
     folder = tmp_path / "node"
-    made = answer(capsys, "node", "init", "--dir", folder, "--name", "cleveland", "--lifetime-epsilon", "2.5")
+    options = ("--name", "cleveland", "--lifetime-epsilon", "2.5", "--subject-share", "80")
+    made = answer(capsys, "node", "init", "--dir", folder, *options)
+    assert load_settings(folder).subject_share_percent == 80
     assert made["did"].startswith("did:key:z6Mk")
     assert made["peer_id"].startswith("12D3KooW")
     ledger = BudgetLedger(open_node_folder(folder).engine, clock=system_clock)

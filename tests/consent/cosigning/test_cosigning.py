@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +18,7 @@ from consent.cosigning.protocol import CosigningReply, CosigningRequest
 from consent.registry import TABLES, Registry
 from consent.rules.decision import Status
 from consent.rules.record import Action
+from federation.cli.main import main
 from federation.coordinator.rate import RateBound
 from federation.errors import PeerError, UnavailableError
 from federation.rules.checkpoint import (
@@ -31,7 +33,7 @@ from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.merkle import consistency_proof, leaf_hash, root, verify_consistency
 from federation.rules.study import read
 from federation.storage.database import memory_database
-from federation.storage.evidence import MemoryEvidence
+from federation.storage.evidence import FolderEvidence, MemoryEvidence
 from federation.storage.log import MemoryLog
 
 BIRCH, CEDAR, DOGWOOD = (person(name) for name in ("birch", "cedar", "dogwood"))
@@ -258,6 +260,29 @@ def test_a_rewritten_log_is_refused_and_the_evidence_convinces_anybody(world: Co
         assert found.origin == f"consent/{HOSPITAL.public.did}"
     world.batches()
     assert world.cosigning.gather(), "the log that they know goes on"
+
+
+def test_the_evidence_is_a_file_and_the_log_says_how_to_show_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    witness = new_witness(BIRCH, evidence=FolderEvidence(tmp_path / "evidence"))
+    witness.handle(HOSPITAL.public, fork_of(leaves("abcd"))(4, None).to_payload())
+    with pytest.raises(PeerError, match="forked"):
+        witness.handle(HOSPITAL.public, fork_of(leaves("abXdef"))(6, 4).to_payload())
+    (file,) = (tmp_path / "evidence").iterdir()
+    command = f"accord log evidence {file} --key {HOSPITAL.public.did}"
+    assert command in caplog.text
+    assert main(command.split()[1:]) == 0
+    assert f"{HOSPITAL.public.did} signed two different trees of 4 entries" in capsys.readouterr().out
+
+
+def test_a_witness_that_is_no_longer_named_is_no_problem(world: Consortium) -> None:
+    world.batches()
+    world.away = {CEDAR.public}
+    assert not world.cosigning.gather()
+    world.registry.set_witnesses([BIRCH.public.did, DOGWOOD.public.did], 2)
+    assert world.cosigning.gather()
+    assert world.cosigning.problems == {}
 
 
 def test_a_shorter_log_is_refused(world: Consortium) -> None:
