@@ -11,6 +11,7 @@ from typing import Final
 from consent.language import sentence
 from consent.rules.decision import Decision, Status, Use, use_of
 from consent.rules.duo import NOT_FOR_PROFIT, Declared
+from consent.web.officer_draft import ONE_PROJECT
 from consent.web.officer_people import known
 from consent.web.request import ConsentRequest
 from consent.web.state import Web
@@ -94,9 +95,10 @@ def cover(web: Web, use: Use, language: str, refs: Sequence[str] | None = None) 
 def uses_of(asked: ConsentRequest, institution: str) -> list[tuple[str, Use]]:
     """For each purpose of a request that allows something: its key, and the use that it is meant for.
 
-    A request is no study and declares nothing; the use is that of a study that is not for profit.
+    A request is no study and declares nothing; the use is that of a study that is not for profit, and the one that is
+    asked for, if it is only one.
     """
-    declared = Declared(commercial=False, organisation=NOT_FOR_PROFIT)
+    declared = Declared(commercial=False, organisation=NOT_FOR_PROFIT, study=asked.conditions.get(ONE_PROJECT, ()))
     return [
         (
             purpose.key,

@@ -31,6 +31,7 @@ from consent.web.request import (
 from federation.rules.study import Number, Slug, StudyPlan, Wire, plain_decimal
 
 NON_PROFIT: Final = "DUO:0000018"
+ONE_PROJECT: Final = "DUO:0000027"
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=120)]
 Permission = Literal["DUO:0000004", "DUO:0000042", "DUO:0000006", "DUO:0000007", "DUO:0000011"]
@@ -66,7 +67,10 @@ class OwnWords(Wire):
 
 
 class Outline(Wire):
-    """The few answers that a draft is made from; ``name`` identifies the request, ``words`` has each language's own."""
+    """The few answers that a draft is made from; ``name`` identifies the request, ``words`` has each language's own.
+
+    ``only_study`` is the identifier of the one study that a yes is for; empty: any study that fits.
+    """
 
     name: Slug
     controller: Line
@@ -75,6 +79,7 @@ class Outline(Wire):
     purposes: Annotated[tuple[Permission, ...], Field(min_length=1)]
     diseases: Annotated[tuple[Code, ...], Field(max_length=16)] = ()
     companies_asked: bool = False
+    only_study: Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^([a-z0-9][a-z0-9_-]{0,80})?$")] = ""
     epsilon_max: Annotated[Number, Field(gt=0, le=8)]
     delta_max: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))]
     valid_days: Annotated[int, Field(ge=1, le=3660)]
@@ -96,6 +101,7 @@ def outline_of(plan: StudyPlan) -> dict[str, str | list[str]]:
         "name": plan.name,
         "languages": ["en"],
         "sponsor": plan.sponsor,
+        "only_study": plan.study_id,
         "purposes": [purpose.duo],
         "diseases": purpose.disease or "",
         "epsilon_max": plain_decimal(plan.privacy.epsilon),
@@ -115,9 +121,12 @@ def write_request(outline: Outline, catalogs: Mapping[str, NullTranslations]) ->
     purposes = [
         AskedPurpose(
             key=code.lower().replace(":", "-"),
-            codes=(code,),
+            codes=(code, ONE_PROJECT) if outline.only_study else (code,),
             diseases=tuple(outline.diseases) if code == DISEASE_RESEARCH else (),
-            words={name: purpose_words(code, own.disease, catalogs[name]) for name, own in outline.words.items()},
+            words={
+                name: purpose_words(code, own.disease, catalogs[name], outline.only_study)
+                for name, own in outline.words.items()
+            },
         )
         for code in outline.purposes
     ]
@@ -130,6 +139,7 @@ def write_request(outline: Outline, catalogs: Mapping[str, NullTranslations]) ->
         epsilon_max=outline.epsilon_max,
         delta_max=outline.delta_max,
         valid_days=outline.valid_days,
+        conditions={ONE_PROJECT: (outline.only_study,)} if outline.only_study else {},
         data_categories=tuple(dict.fromkeys(term for name in outline.data for term in TERMS[name])),
         words={name: _layers(outline, own, catalogs[name], name) for name, own in outline.words.items()},
     )
@@ -165,7 +175,7 @@ def unsaid(asked: ConsentRequest) -> list[tuple[str, str]]:
     return found
 
 
-def purpose_words(code: str, disease: str, catalog: NullTranslations) -> PurposeWords:
+def purpose_words(code: str, disease: str, catalog: NullTranslations, only_study: str = "") -> PurposeWords:
     """A DUO permission as a question's subject, and what a yes to it means."""
     _ = catalog.gettext
     titles = {
@@ -182,7 +192,10 @@ def purpose_words(code: str, disease: str, catalog: NullTranslations) -> Purpose
         "DUO:0000007": _("Only studies about this disease may use your data, and no others."),
         "DUO:0000011": _("Studies about where groups of people come from and how they are related may use your data."),
     }
-    return PurposeWords(title=titles[code], explanation=explanations[code])
+    only = _("Of these, only one study may use your data: the one with the identifier %(study)s.") % {
+        "study": only_study
+    }
+    return PurposeWords(title=titles[code], explanation=explanations[code] + (f" {only}" if only_study else ""))
 
 
 def _companies(catalog: NullTranslations) -> PurposeWords:

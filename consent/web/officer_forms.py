@@ -53,6 +53,8 @@ def nested(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             level.setdefault(last, []).append(value)
         elif last in _CODES:
             level[last] = value.replace(",", " ").split()
+        elif path == ["conditions"]:
+            level[last] = [part.strip() for part in value.split(";") if part.strip()]
         else:
             level[last] = value.replace("\r\n", "\n")
     return {name: _listed(value) for name, value in made.items()}
@@ -68,6 +70,8 @@ def fields_of(asked: ConsentRequest) -> dict[str, str]:
                 walk(f"{prefix}.{name}" if prefix else name, below)
         elif isinstance(value, list) and prefix.rpartition(".")[2] in _CODES:
             found[prefix] = " ".join(value)
+        elif isinstance(value, list) and prefix.startswith("conditions."):
+            found[prefix] = "; ".join(value)
         elif isinstance(value, list):
             for place, below in enumerate(value):
                 walk(f"{prefix}.{place}", below)

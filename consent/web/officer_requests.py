@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from consent.language import translations
 from consent.rules.diseases import NAMES
+from consent.rules.duo import MODIFIERS
 from consent.web.notices import asks_otherwise, changes, counting, unchanged
 from consent.web.officer_coverage import plan_bytes, studies
 from consent.web.officer_draft import (
@@ -121,6 +122,7 @@ def one(request: Request, name: Name) -> Response:
         shown=shown,
         closed=row.closed_at is not None,
         history=history[::-1],
+        modifiers=MODIFIERS,
     )
 
 
@@ -246,6 +248,9 @@ def _outline_page(request: Request, values: dict[str, Any], problems: list[Probl
 def _words_page(
     request: Request, name: str, values: dict[str, str], problems: list[Problem], *, version: int = 0
 ) -> Response:
+    codes = {
+        word for key, value in values.items() if key.endswith((".codes", ".codes_if_no")) for word in value.split()
+    }
     places = {key.split(".")[1] for key in values if key.startswith("purposes.") and key.count(".") > 1}
     return render(
         request,
@@ -256,6 +261,8 @@ def _words_page(
         problems={problem.field: problem.text for problem in problems},
         layers=LAYERS,
         written=[code for code in LANGUAGES if any(key.startswith(f"words.{code}.") for key in values)],
+        limits=[code for code in sorted(codes) if code in MODIFIERS and MODIFIERS[code].values],
+        modifiers=MODIFIERS,
         purposes=sorted((place for place in places if place.isdecimal()), key=int),
         version=version,
     )

@@ -25,6 +25,7 @@ PURPOSES_MAX: Final = 8
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Paragraphs = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,12}:[0-9]{7}$")]
+Conditions = Annotated[tuple[Line, ...], Field(min_length=1, max_length=16)]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 
 
@@ -74,7 +75,8 @@ class ConsentRequest(Wire):
     """One version of a request, complete.
 
     ``epsilon_max`` and ``delta_max`` bound what one study may reveal about a person; ``valid_days`` is how long a yes
-    holds; ``data_categories`` are what it is given for, as terms of the Data Privacy Vocabulary. Every language of
+    holds; ``data_categories`` are what it is given for, as terms of the Data Privacy Vocabulary; ``conditions`` say
+    what a limit among the purposes' codes is about (DUO:0000027, a certain project: which). Every language of
     ``words`` is also there for each purpose.
     """
 
@@ -85,6 +87,7 @@ class ConsentRequest(Wire):
     delta_max: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("0.00001")
     valid_days: Annotated[int, Field(ge=1, le=36500)] = 365
     data_categories: Annotated[tuple[Term, ...], Field(min_length=1, max_length=12)] = ("pd:MedicalHealth",)
+    conditions: dict[Code, Conditions] = Field(default_factory=dict)
     words: Annotated[dict[Language, RequestWords], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -92,6 +95,9 @@ class ConsentRequest(Wire):
         keys = [purpose.key for purpose in self.purposes]
         if len(set(keys)) != len(keys):
             raise ValueError("two purposes have the same key")
+        known = {code for purpose in self.purposes for code in (*purpose.codes, *purpose.codes_if_no)}
+        if not set(self.conditions) <= known:
+            raise ValueError("a condition belongs to no code of a purpose")
         if not any(purpose.codes for purpose in self.purposes):
             raise ValueError("at least one purpose must allow something")
         for purpose in self.purposes:

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from importlib import resources
@@ -164,6 +165,21 @@ def test_a_plan_fills_the_outline_in(site: Site, desk: Desk) -> None:
     page = desk.post("/officer/requests/prefill", files={"plan": ("plan.toml", "not a plan")}, status=422).text
     assert 'href="#plan"' in page
     assert title in desk.get(f"/officer/studies/{plan.study_id}")
+
+
+def test_a_yes_can_be_for_one_study_only(site: Site, desk: Desk) -> None:
+    page = desk.post("/officer/requests/draft", OUTLINE | {"only_study": "heart-0a1b2c3d4e5f"}, status=200).text
+    typed = fields(page)
+    assert typed["conditions.DUO:0000027"] == "heart-0a1b2c3d4e5f"
+    desk.post("/officer/requests/heart-2027/publish", typed)
+    answer(site, "anna", request="heart-2027")
+    assert decision(site, "anna", "heart-2027").permitted
+    asked = site.store.notices("heart-2027")[0].asked
+    (_, use), *_ = uses_of(asked, site.registry.institution.did)
+    other = replace(use, declared=replace(use.declared, study=("another-000000000000",)))
+    assert not site.registry.decide_all(other, site.registry.now(), ["anna"])["anna"].permitted
+    assert "only in a certain project heart-0a1b2c3d4e5f" in words(desk.get("/officer/requests/heart-2027"))
+    assert fields(desk.get("/officer/requests/heart-2027/edit"))["conditions.DUO:0000027"] == "heart-0a1b2c3d4e5f"
 
 
 def test_a_yes_to_a_replaced_notice_counts_no_longer_until_it_is_given_anew(site: Site, desk: Desk) -> None:
