@@ -8,10 +8,11 @@ tells the coordinator one of a few fixed sentences; what exactly was wrong (a li
 institution's own operators.
 """
 
+import contextlib
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -30,7 +31,7 @@ from clients.storage import RoundUse, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
-from federation.errors import OperatorError, PeerError, PrivacyError
+from federation.errors import OperatorError, PeerError, PrivacyError, UnavailableError
 from federation.rules.accounting import count_event, derive_noise_multiplier, round_event
 from federation.rules.admission import parameter_count
 from federation.rules.documents import ConsistencyProof, Refusal
@@ -48,6 +49,7 @@ NONCE_BYTES: Final = 32
 REFUSALS: Final[Mapping[str, str]] = {
     "budget": "the round does not fit the privacy budget of this institution's people",
     "cohort": "the noisy count of people whose data may be used is below the plan's minimum",
+    "consents-unknown": "this institution's consent registry cannot say who may be used; its operators know why",
     "interrupted": "the node stopped while it worked on this round, which stays charged and is not repeated",
     "not-ready": "this institution's data set cannot be used as it is; its operators know why",
     "revoked": "this institution has revoked its agreement",
@@ -176,7 +178,8 @@ class Contribution:
         plan, study, number = self._plan, self._plan.study_id, task.round_number
         base = unpack(self._fetch(task.base_model), length=parameter_count(plan))
         event = round_event(plan)
-        self._await_grants()
+        with _asking_consents():
+            self._await_grants()
         self._charge(number)
         data = self._read_data()
         decided_at = self._clock()
@@ -237,7 +240,9 @@ class Contribution:
     def _select(self, data: CheckedData, now: datetime, number: int) -> Selection:
         """Ask every subject's consent, now; from here on the round is in flight for whoever is eligible."""
         use, of = use_of(self._plan, self._key.public.did), RoundOf(self._plan.study_id, number)
-        return select(data, self._registry.decide_all(use, now, data.batch.subjects, round_use=of))
+        with _asking_consents():
+            decisions = self._registry.decide_all(use, now, data.batch.subjects, round_use=of)
+        return select(data, decisions)
 
     def _compute(self, base: Integers, selection: Selection) -> Integers:
         # torch and Opacus take seconds to load: only here, where they are needed
@@ -319,6 +324,15 @@ class Contribution:
 
     def _refusal_key(self, round_number: int) -> str:
         return f"refusal/{self._plan.study_id}/{round_number}"
+
+
+@contextlib.contextmanager
+def _asking_consents() -> Iterator[None]:
+    """A registry that cannot answer (rolled back, a clock far off) means that nobody may be used; why stays inside."""
+    try:
+        yield
+    except (OperatorError, UnavailableError) as error:
+        raise _DeclinedError("consents-unknown", f"{error.message} {error.remedy}", remembered=False) from error
 
 
 def _json(value: Mapping[str, int]) -> str:

@@ -332,8 +332,11 @@ class Node:
         there = self._coordinator in self._parts.exchange.connected()
         if document != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
-        self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
-        self._follow()
+        try:
+            self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
+            self._follow()
+        except UnavailableError as error:  # the registry's server is away: rounds are refused, and this goes on
+            logger.warning("the registry waits: %s", error.message)
 
     def status(self) -> dict[str, Any]:
         """Where this node stands."""

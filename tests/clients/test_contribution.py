@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from study_in_memory import InMemoryStudy, Institution
+from sqlmodel import update
+from study_in_memory import InMemoryStudy, Institution, key_of
 
 from clients.contribution import REFUSALS, Answer, Contribution, Task
 from clients.privacy.budget import State
 from clients.privacy.noise import Floats, NoiseSource, NoNoise
+from consent.registry.tables import ConsentCosignature
 from federation.errors import PeerError, UnavailableError
 from federation.learning.models import initial_model
 from federation.rules.accounting import round_event
+from federation.rules.checkpoint import cosign
 from federation.rules.documents import Commitment, Refusal, Update, open_signed
 from federation.rules.fixedpoint import pack
 from federation.rules.study import open_agreement
 from federation.storage.blobs import MemoryBlobStore
+from federation.storage.database import write
 
 Make = Callable[..., Contribution]
 
@@ -201,6 +205,26 @@ def test_a_file_that_cannot_be_used_is_not_described_outside(
     assert b"p03" not in answer.data
     assert ash.stored() == {}
     assert make().commit(task(base)) == answer  # remembered: asking again reads nothing again
+
+
+def test_where_the_registry_cannot_answer_nobody_is_used_and_why_stays_inside(
+    make: Make, ash: Institution, base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Witnesses cosigned a longer log than there is: the registry was rolled back, and decides nothing."""
+    birch = key_of("institution birch")
+    ash.registry.append_batch(ash.study.clock())
+    ash.registry.set_witnesses([birch.public.did], 1)
+    size = ash.registry.checkpoint().checkpoint.size
+    now = int(ash.study.clock().timestamp())
+    ash.registry.add_cosignature(size, cosign(ash.registry.checkpoint().checkpoint, birch, timestamp=now))
+    with write(ash.engine) as session:
+        session.exec(update(ConsentCosignature).values(size=size + 5))
+    answer = make().commit(task(base))
+    assert code(answer) == "consents-unknown"
+    assert "rolled back" in caplog.text
+    assert b"rolled back" not in answer.data
+    assert ash.uses() == {}
+    assert ash.stored() == {}
 
 
 def test_too_few_people_cost_the_count_and_the_answer_is_remembered(make: Make, ash: Institution, base: str) -> None:
