@@ -285,7 +285,7 @@ class Node:
         )
         self._compared = 0
         self._delivered = b""
-        self._problem = ""
+        self._problem = self._away = ""
         self._refused_at: datetime | None = None
 
     @property
@@ -335,8 +335,11 @@ class Node:
         try:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
+            self._away = ""
         except UnavailableError as error:  # the registry's server is away: rounds are refused, and this goes on
-            logger.warning("the registry waits: %s", error.message)
+            if self._away != error.message:
+                logger.warning("the registry is away: %s", error.message)
+            self._away = error.message
 
     def status(self) -> dict[str, Any]:
         """Where this node stands."""
