@@ -1,7 +1,10 @@
 // The browser's half of tests: answers lines of JSON on standard input with the shipped modules, one line for each.
+import { webcrypto } from "node:crypto";
 import { createInterface } from "node:readline";
 import canonicalize from "./vendor/canonicalize.js";
 import { signed } from "./signing.js";
+
+globalThis.crypto ??= webcrypto; // Node 18, Debian 12's, has it under its own name only
 
 const { publicKey, privateKey } = await crypto.subtle.generateKey({ name: "Ed25519" }, false, ["sign", "verify"]);
 const point = Buffer.from(await crypto.subtle.exportKey("raw", publicKey)).toString("hex");
