@@ -169,14 +169,19 @@ def _events(uses: Mapping[str, Mapping[int, RoundUse]]) -> list[dict[str, Any]]:
 
 
 def _time_to_stop(nodes: Mapping[str, NodeFolder]) -> dict[str, Any]:
-    """From each withdrawal's receipt to the end of the last round that had begun with the person, in seconds."""
+    """From each withdrawal's receipt to the end of the last round that had begun with the person, in seconds.
+
+    ``decided_max_s``: to the first decision that knew of it.
+    """
     found = [stop for node in nodes.values() for stop in stops(node.registry, node.consent_engine, node.engine)]
     seconds = [stop.last_read.total_seconds() for stop in found if stop.last_read is not None]
+    decided = [stop.first_without.total_seconds() for stop in found if stop.first_without is not None]
     return {
         "withdrawals": len(found),
         "in_flight": sum(bool(stop.in_flight) for stop in found),
         "median_s": round(median(seconds), 3) if seconds else 0.0,
         "max_s": round(max(seconds, default=0.0), 3),
+        "decided_max_s": round(max(decided, default=0.0), 3),
         "uses_after": sum(stop.uses_after for stop in found),
     }
 

@@ -18,7 +18,8 @@ micro-credits; utilities and values are nats as floats):
 - ``summary`` and ``baselines``: as ``comparisons.compare`` gives them;
 - ``events[]`` (optional): {``round``: the first it applies to, ``what``: ``withdrawal``, ``site``, ``count``};
 - ``time_to_stop`` (optional): ``withdrawals``, ``in_flight`` (how many came while a round was under way), from their
-  receipts to the end of the last such round ``median_s`` and ``max_s``, and ``uses_after`` (rounds after that: 0);
+  receipts to the end of the last such round ``median_s`` and ``max_s``, to the first decision that knew of them
+  ``decided_max_s``, and ``uses_after`` (rounds after that: 0);
 - ``valuation``: ``v_empty``, ``v_all``, ``rounds[]`` {``round``, ``players[]``, ``coalitions`` {bitmask: utility}};
 - ``ledger``: ``minted``, ``escrow``, ``burned``, ``pool``, ``balances``;
 - ``log``: ``size``, ``root``, ``checkpoint``, ``key``, ``cosignatures`` (optional);
@@ -216,7 +217,10 @@ def _consent_sentence(sites: Sequence[Site], study: DemoStudy, stop: Mapping[str
                 if stop["in_flight"]
                 else "no round was under way when they got their receipts"
             )
-            words += f" Time to stop: {under_way}; uses after that: {stop['uses_after']}."
+            words += (
+                f" Time to stop: {under_way}, and within {stop['decided_max_s']:.1f} s a round was decided without "
+                f"them; uses after that: {stop['uses_after']}."
+            )
     return words
 
 
