@@ -118,7 +118,7 @@ def test_time_to_stop_is_reported_and_nothing_was_used_after_it(demo: FinishedDe
     assert (stop["withdrawals"], stop["uses_after"]) == (10, 0)
     assert 0 <= stop["median_s"] <= stop["max_s"] < 30
     assert stop["in_flight"] <= 10
-    assert 0 < stop["decided_max_s"] < 60
+    assert 0 <= stop["decided_max_s"] < 60
     page = (demo.folder / "report.html").read_text("utf-8")
     assert "Time to stop: " in page
     assert "uses after that: 0" in page
