@@ -35,6 +35,7 @@ SUMMARIES: Final = {
     "agreement": "Review a study in plain language; sign or revoke.",
     "consent": "Grant, withdraw and verify people's signed consents.",
     "budget": "See how much privacy is spent, and how much is left.",
+    "privacy": "Audit the node's own privacy; see what attacks could learn.",
     "rewards": "Read what a party earned, and why.",
     "log": "Verify an exported study offline; look into its log.",
 }

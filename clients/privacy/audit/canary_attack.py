@@ -91,7 +91,7 @@ def attack(path: AuditedPath, *, runs: int, level: float, coins: np.random.Gener
     for _ in range(runs):
         included = coins.random(FEATURES) < 0.5  # noqa: PLR2004 - a fair coin
         batch = canaries(included, FEATURES)
-        total = sum(probe.sums(batch, path.noise())[:-1] for _ in range(rounds))
+        total = sum(probe.sums(batch)[:-1] for _ in range(rounds))
         scores.append(-np.asarray(total) / (rounds * CLIP))
         present.append(included)
     claimed, claimed_pld = _claims(probe)
@@ -125,11 +125,11 @@ def lower_bounds(scores: Floats, taken: Members, *, delta: float, level: float) 
     """
     chosen, judged = np.arange(len(scores)) % 2 == 0, np.arange(len(scores)) % 2 == 1
     thresholds = np.quantile(scores[chosen], np.linspace(0.005, 0.995, _THRESHOLDS))
-    found = [_epsilon(*_errors(scores[chosen], taken[chosen], one, level / 4), delta) for one in thresholds]
+    found = _epsilon(*_errors(scores[chosen], taken[chosen], thresholds, level / 4), delta)
     best = thresholds[int(np.argmax(found))]
-    plain = _epsilon(*_errors(scores[judged], taken[judged], best, level / 4), delta)
-    mu = _mu(*_errors(scores, taken, 0.5, level / 4))
-    return plain, gaussian_epsilon(mu, delta)
+    plain = _epsilon(*_errors(scores[judged], taken[judged], np.array([best]), level / 4), delta)
+    mu = _mu(*_errors(scores, taken, np.array([0.5]), level / 4))
+    return float(plain[0]), gaussian_epsilon(float(mu[0]), delta)
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -147,31 +147,31 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     return float(optimize.brentq(excess, 0.0, high))
 
 
-def _errors(scores: Floats, taken: Members, threshold: float, level: float) -> tuple[float, float]:
-    """Upper bounds of false positives and false negatives, each exceeded with probability ``level``."""
-    guessed = scores > threshold
-    false_positives, absent = int((guessed & ~taken).sum()), int((~taken).sum())
-    false_negatives, present = int((~guessed & taken).sum()), int(taken.sum())
-    return _clopper_pearson(false_positives, absent, level), _clopper_pearson(false_negatives, present, level)
+def _errors(scores: Floats, taken: Members, thresholds: Floats, level: float) -> tuple[Floats, Floats]:
+    """Upper bounds of false positives and false negatives at each threshold, each exceeded with chance ``level``."""
+    absent, present = np.sort(scores[~taken]), np.sort(scores[taken])
+    false_positives = len(absent) - np.searchsorted(absent, thresholds, side="right")
+    false_negatives = np.searchsorted(present, thresholds, side="right")
+    return _clopper_pearson(false_positives, len(absent), level), _clopper_pearson(false_negatives, len(present), level)
 
 
-def _clopper_pearson(events: int, trials: int, level: float) -> float:
-    """The upper end of the one-sided exact interval for a probability."""
-    return 1.0 if events >= trials else float(stats.beta.ppf(1 - level, events + 1, trials - events))
-
-
-def _epsilon(false_positive: float, false_negative: float, delta: float) -> float:
-    ratios = (
-        (1 - delta - false_negative) / false_positive,
-        (1 - delta - false_positive) / false_negative,
+def _clopper_pearson(events: Any, trials: int, level: float) -> Floats:
+    """The upper ends of the one-sided exact intervals for probabilities."""
+    upper: Floats = np.where(
+        events >= trials, 1.0, stats.beta.ppf(1 - level, events + 1, np.maximum(trials - events, 1))
     )
-    return max(0.0, *(math.log(ratio) for ratio in ratios if ratio > 0))
+    return upper
 
 
-def _mu(false_positive: float, false_negative: float) -> float:
-    if false_positive >= 1 or false_negative >= 1:
-        return 0.0
-    return max(0.0, float(stats.norm.ppf(1 - false_positive) - stats.norm.ppf(false_negative)))
+def _epsilon(false_positive: Floats, false_negative: Floats, delta: float) -> Floats:
+    ratios = np.maximum((1 - delta - false_negative) / false_positive, (1 - delta - false_positive) / false_negative)
+    epsilon: Floats = np.log(np.maximum(ratios, 1.0))
+    return epsilon
+
+
+def _mu(false_positive: Floats, false_negative: Floats) -> Floats:
+    mu: Floats = np.maximum(0.0, stats.norm.ppf(1 - false_positive) - stats.norm.ppf(false_negative))
+    return mu
 
 
 def _claims(probe: Probe) -> tuple[float, float]:

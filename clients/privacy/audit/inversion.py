@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from clients.privacy.audit.path import AuditedPath
-from clients.privacy.audit.probe import Probe, audit_plan, batch_of
-from clients.privacy.noise import Floats, NoNoise
+from clients.privacy.audit.probe import FAINT, Probe, audit_plan, batch_of
+from clients.privacy.noise import Floats
 
 SIDE: Final = 16
 _NOTHING: Final = 1e-12
@@ -47,8 +47,9 @@ def inversion(path: AuditedPath) -> Inversion:
     record = drawing()
     batch = batch_of(record.reshape(1, 1, -1), np.ones((1, 1)))
     probe = Probe(path, plan)
-    drawn = [-probe.sums(batch, noise)[:-1].reshape(SIDE, SIDE) for noise in (NoNoise(), path.noise())]
-    without, with_privacy = drawn
+    without, with_privacy = (
+        -probe.sums(batch, multiplier=multiplier)[:-1].reshape(SIDE, SIDE) for multiplier in (FAINT, None)
+    )
     return Inversion(
         record=record,
         without=_scaled(without, record),

@@ -3,20 +3,20 @@
 The likelihood-ratio attack (Carlini et al. 2022, LiRA, online form): many models are trained on random halves of one
 population; for each person the confidence of models that saw them, and of those that did not, is taken as a Gaussian;
 a further model's confidence is then more likely under one of the two. Both ways of training are the audited path
-itself; "without privacy" leaves out its noise and raises its clip until it never acts. The population is made up so
-that there is much to remember: as many features as persons, labels that follow from hardly any of them.
+itself; "without privacy" makes its noise too faint to leave and raises its clip until it never acts. The population is
+made up so that there is much to remember: as many features as persons, labels that follow from hardly any of them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
 from scipy import stats
 
 from clients.privacy.audit.path import AuditedPath
-from clients.privacy.audit.probe import audit_plan
-from clients.privacy.noise import Floats, NoiseSource, NoNoise
+from clients.privacy.audit.probe import FAINT, audit_plan
+from clients.privacy.noise import Floats
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed
@@ -61,29 +61,28 @@ def membership(path: AuditedPath, *, models: int) -> tuple[Membership, Membershi
     )
     private = audit_plan(FEATURES, records=1, privacy={"clip": "1"}, training={"learning_rate": "1"})
     return (
-        _attack(path, loose, NoNoise, "without privacy", models),
-        _attack(path, private, path.noise, f"with privacy, epsilon {private.privacy.epsilon}", models),
+        _attack(path, loose, FAINT, "without privacy", models),
+        _attack(
+            path, private, derive_noise_multiplier(private), f"with privacy, epsilon {private.privacy.epsilon}", models
+        ),
     )
 
 
-def _attack(
-    path: AuditedPath, plan: StudyPlan, noise: Callable[[], NoiseSource], title: str, models: int
-) -> Membership:
+def _attack(path: AuditedPath, plan: StudyPlan, multiplier: Decimal, title: str, models: int) -> Membership:
     generator = np.random.default_rng(_SEED)
     x = generator.uniform(-1, 1, (PERSONS, 1, FEATURES))
     y = (x[:, :, 0] + generator.normal(0, 0.5, (PERSONS, 1)) > 0).astype(np.float64)
     halves = np.array([generator.permutation(PERSONS) < PERSONS // 2 for _ in range(models)])
-    confidence = np.array([_confidence(_model(path, plan, noise, x[half], y[half]), x, y) for half in halves])
+    confidence = np.array([_confidence(_model(path, plan, multiplier, x[half], y[half]), x, y) for half in halves])
     scores = np.array([_ratios(confidence, halves, number) for number in range(models)])
     return _roc(title, scores.ravel(), halves.ravel())
 
 
-def _model(path: AuditedPath, plan: StudyPlan, noise: Callable[[], NoiseSource], x: Floats, y: Floats) -> Floats:
+def _model(path: AuditedPath, plan: StudyPlan, multiplier: Decimal, x: Floats, y: Floats) -> Floats:
     batch = SubjectBatch(tuple(f"p{place:03}" for place in range(len(x))), x, y, np.ones(y.shape))
     model = np.zeros(FEATURES + 1)
-    multiplier = derive_noise_multiplier(plan)
     for _ in range(plan.rounds.count):
-        delta = path.train(plan, model, batch, len(x), multiplier, noise())
+        delta = path.train(plan, model, batch, len(x), multiplier, path.noise())
         model = model + from_fixed(path.release(delta, plan))[: len(model)]
     return model
 

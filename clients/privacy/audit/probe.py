@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.privacy.audit.path import AuditedPath
-from clients.privacy.noise import Floats, NoiseSource, NoNoise
+from clients.privacy.noise import Floats
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed
@@ -25,17 +25,12 @@ Members = NDArray[np.bool_]
 
 CLIP: Final = 0.25
 RECORDS: Final = 2
+FAINT: Final = Decimal("1e-12")
+"""A noise multiplier below the lattice of what leaves: the path's own noise source runs, and nothing of it is seen.
 
-
-class Unnoised(NoNoise):
-    """The audited source's coins with its noise left out: shows who was drawn."""
-
-    def __init__(self, source: NoiseSource) -> None:
-        self._source = source
-
-    def uniform(self, count: int) -> Floats:
-        """As the audited source draws them."""
-        return self._source.uniform(count)
+Exact checks use it. No source without noise is needed for them, so none ships: a node derives its multiplier, never
+below 2, from the plan.
+"""
 
 
 def audit_plan(features: int, *, records: int = RECORDS, **changes: dict[str, Any]) -> StudyPlan:
@@ -103,10 +98,17 @@ class Probe:
         """The standard deviation that each coordinate of a noised sum must have."""
         return float(self.noise_multiplier * self.plan.privacy.clip)
 
-    def sums(self, batch: SubjectBatch, noise: NoiseSource, *, base: Floats | None = None) -> Floats:
-        """The sum of clipped gradients, with its noise, of one round of one step: float64 [P], as it left the site."""
+    def sums(self, batch: SubjectBatch, *, base: Floats | None = None, multiplier: Decimal | None = None) -> Floats:
+        """The noised sum of clipped gradients of one round of one step: float64 [P], as it left the site.
+
+        Args:
+            batch: who is there.
+            base: float64 [P], the model of the round; zeros by default.
+            multiplier: of the noise; by default what the node derives from the plan.
+        """
         model = np.zeros(batch.x.shape[2] + 1) if base is None else base
-        delta = self.path.train(self.plan, model, batch, 1, self.noise_multiplier, noise)
+        noise = self.path.noise()
+        delta = self.path.train(self.plan, model, batch, 1, multiplier or self.noise_multiplier, noise)
         released = from_fixed(self.path.release(delta, self.plan))[: len(model)]
         rate = float(self.plan.privacy.sampling_rate)
         sums: Floats = -released * rate / float(self.plan.training.learning_rate)

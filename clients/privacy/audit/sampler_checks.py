@@ -2,7 +2,7 @@
 
 Amplification by sampling is accounted for Poisson sampling alone. Shuffling in epochs and batches of a fixed size draw
 everybody as often, but their batch sizes, each person's counts and consecutive repeats spread otherwise. Who was drawn
-is read off canaries while the noise is left out: it is the path's own sampler that draws.
+is read off canaries while the noise is too faint to leave: it is the path's own sampler that draws.
 """
 
 import math
@@ -15,7 +15,7 @@ from scipy import stats
 from clients.privacy.audit.findings import Check, statistical
 from clients.privacy.audit.noise_checks import two_sided
 from clients.privacy.audit.path import AuditedPath
-from clients.privacy.audit.probe import CLIP, Members, Probe, Unnoised, audit_plan, canaries
+from clients.privacy.audit.probe import CLIP, FAINT, Members, Probe, audit_plan, canaries
 
 FEATURES: Final = 256
 RATE: Final = Decimal("0.0625")
@@ -56,7 +56,7 @@ def sampler_check(path: AuditedPath, *, steps: int, level: float) -> Check:
 
 def _drawn(probe: Probe) -> Members:
     """Who moved the sum: bool [persons]."""
-    sums = probe.sums(canaries(None, FEATURES), Unnoised(probe.path.noise()))
+    sums = probe.sums(canaries(None, FEATURES), multiplier=FAINT)
     moved: Members = np.abs(sums[:-1]) > CLIP / 2
     return moved
 

@@ -1,9 +1,9 @@
 """Does one person move what leaves by at most the clip, whoever they are and whoever else is there?
 
-The checks are exact: the noise is left out and sums with and without a person are compared. They are ordered so that
-each speaks of one component: a person alone (clipping), persons too small to be clipped (separation: a forward pass in
-which persons touch each other), a person among others (clipping per person and not per batch), many records of one
-person (the unit), records that are no numbers.
+The checks are exact: the noise is too faint to leave, and sums with and without a person are compared. They are ordered
+so that each speaks of one component: a person alone (clipping), persons too small to be clipped (separation: a forward
+pass in which persons touch each other), a person among others (clipping per person and not per batch), many records of
+one person (the unit), records that are no numbers.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ import numpy as np
 
 from clients.privacy.audit.findings import Check, exact
 from clients.privacy.audit.path import AuditedPath
-from clients.privacy.audit.probe import CLIP, Probe, audit_plan, batch_of
-from clients.privacy.noise import Floats, NoNoise
+from clients.privacy.audit.probe import CLIP, FAINT, Probe, audit_plan, batch_of
+from clients.privacy.noise import Floats
 from federation.errors import PrivacyError
 from federation.rules.encoding import Rows, SubjectBatch
 
@@ -156,7 +156,7 @@ def _finite(probe: Probe) -> Check:
 
 
 def _sum(probe: Probe, batch: SubjectBatch, base: Floats) -> Floats:
-    return probe.sums(batch, NoNoise(), base=base)
+    return probe.sums(batch, base=base, multiplier=FAINT)
 
 
 def _persons(count: int) -> Iterator[_Person]:
