@@ -66,7 +66,7 @@ def printed(record: ConsentRecord, language: str, *, receipt: ReceiptCredential 
         autoescape=True, undefined=StrictUndefined, extensions=["jinja2.ext.i18n"], trim_blocks=True, lstrip_blocks=True
     )
     texts = translations(language)
-    environment.install_gettext_callables(texts.gettext, texts.ngettext, newstyle=True)  # type: ignore[attr-defined]
+    environment.install_gettext_callables(texts.gettext, texts.ngettext, newstyle=True)  # type: ignore[attr-defined]  # added by the extension
     template = environment.from_string(_TEMPLATE.read_text("utf-8"))
     return template.render(
         language=language,

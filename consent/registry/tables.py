@@ -296,7 +296,7 @@ def _postgresql_triggers() -> list[str]:
 
 
 def _ddl(statement: str, dialect: str | None = None) -> ExecutableDDLElement:
-    element: ExecutableDDLElement = DDL(statement)  # type: ignore[no-untyped-call]
+    element: ExecutableDDLElement = DDL(statement)  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
     return element if dialect is None else element.execute_if(dialect=dialect)
 
 

@@ -150,30 +150,36 @@ def build(
         "type": list(TYPE),
         "validFrom": format_instant(valid_from),
     }
-    if prev is not None:
-        about["prev"] = prev
-    if next_key_hash is not None:
-        about["nextKeyHash"] = next_key_hash
     if action is Action.GRANT and statement is None:
         statement = standard_statement(mechanism, institution.did)
-    if statement is not None:
-        about["statement"] = statement.to_document()
-    if hipaa is not None:
-        about["hipaa"] = hipaa_document(hipaa)
-    if permit is not None:
-        about["permit"] = permit_document(permit)
+    optional = {"prev": prev, "nextKeyHash": next_key_hash, **_parts_document(statement, hipaa, permit)}
+    about |= {name: value for name, value in optional.items() if value is not None}
     if terms is not None:
         about |= _terms_document(terms)
         document["validUntil"] = format_instant(terms.valid_until)
+    _check_built(document, guardian, subject.did)
+    return document
+
+
+def _parts_document(
+    statement: Statement | None, hipaa: HipaaAuthorization | None, permit: DataPermit | None
+) -> dict[str, Any]:
+    return {
+        "statement": None if statement is None else statement.to_document(),
+        "hipaa": None if hipaa is None else hipaa_document(hipaa),
+        "permit": None if permit is None else permit_document(permit),
+    }
+
+
+def _check_built(document: Mapping[str, Any], guardian: Mapping[str, Any] | None, subject: str) -> None:
     try:
         fields, _ = _read(document, canonical_bytes(document))
     except PeerError as error:
         raise refused(error.message.rstrip("."), reason="malformed") from error
     if guardian is not None:
         # Who may lend authority is the reader's to say; here it need only be whole.
-        held = open_authority(guardian, subject=subject.did, trusted=(str(guardian["issuer"]),))
+        held = open_authority(guardian, subject=subject, trusted=(str(guardian["issuer"]),))
         check_guardian(held, signed_at=held.valid_from, valid_until=fields.valid_until)
-    return document
 
 
 def standard_statement(mechanism: Mechanism, institution: str) -> Statement:

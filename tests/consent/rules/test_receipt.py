@@ -94,7 +94,7 @@ def test_what_does_not_belong_together_makes_no_receipt() -> None:
         {"receipt": short(GRANT), "record": GRANT, "logged": place(other)},
     ):
         with pytest.raises(RefusedRecordError):
-            build_receipt(key=HOSPITAL, created=NOW, **parts)  # type: ignore[arg-type]
+            build_receipt(key=HOSPITAL, created=NOW, **parts)  # type: ignore[arg-type]  # the parts vary
     with pytest.raises(RefusedRecordError) as caught:
         build_receipt(short(GRANT), GRANT, ANNA, created=NOW)
     assert caught.value.reason == "issuer-not-signer"
