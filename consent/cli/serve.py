@@ -17,7 +17,7 @@ from consent.registry import TABLES, Registry, open_registry
 from consent.rules.receipt import REF_CHARACTERS_MAX
 from federation.cli.output import DirOption, JsonOption, emit, note
 from federation.cli.running import is_running
-from federation.errors import OperatorError, UnavailableError
+from federation.errors import AccordError, OperatorError, UnavailableError
 from federation.identity import create_key, load_key
 from federation.settings import PartyFolder, PartySettings, create_settings, load_settings, make_settings
 from federation.storage.database import open_database
@@ -171,7 +171,9 @@ def open_institution(path: Path, *, database: str | None = None, create: bool = 
 
     files = PartyFolder(path)
     if create and not files.settings.exists():
-        create_settings(path, make_settings({"role": "node", "name": "institution"}))
+        create_settings(
+            path, make_settings({"role": "node", "name": "institution", "consent_database": database or ""})
+        )
     if create and not files.key.exists():
         create_key(files.key)
     settings = load_settings(path)
@@ -197,7 +199,8 @@ def _application(place: Institution, *, address: str, origin: str | None, name: 
     store.present(shown, reached, address)
     if not store.requests():
         store.publish(STARTER, starter_request(shown, reached))
-    return make_app(place.registry, place.engine, WebSettings(name=shown, origin=origin))
+    settings = WebSettings(name=shown, origin=origin, lifetime_epsilon=place.settings.lifetime_epsilon)
+    return make_app(place.registry, place.engine, settings)
 
 
 def _run(app: Any, listening: socket.socket, place: Institution, *, batch_s: float, proxied: bool) -> None:
@@ -228,12 +231,17 @@ def _run(app: Any, listening: socket.socket, place: Institution, *, batch_s: flo
 
 def _append_batches(place: Institution, batch_s: float, stop: threading.Event) -> None:
     """Append a batch at multiples of ``batch_s`` on the clock, unless a node runs here and does it."""
-    while True:
-        now = _now().timestamp()
-        if stop.wait(batch_s - now % batch_s):
-            return
-        if not is_running(place.files):
-            place.registry.append_batch(_now())
+    said = ""
+    while not stop.wait(batch_s - _now().timestamp() % batch_s):
+        if is_running(place.files):
+            continue
+        try:
+            place.registry.append_due(_now(), every_s=batch_s)
+            said = ""
+        except AccordError as error:  # decisions are stored all the same; they are logged with a later batch
+            if error.message != said:
+                note(f"The consent log did not grow: {error.message} {error.remedy}")
+                said = error.message
 
 
 def _listen(host: str, port: int) -> socket.socket:

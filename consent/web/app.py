@@ -16,9 +16,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from consent.registry import Registry
-from consent.web import entry, officer
 from consent.language import translations
+from consent.registry import Registry
+from consent.web import api, entry, officer, patient
 from consent.web.pages import language_of, render
 from consent.web.security import Guard, Refusal
 from consent.web.sessions import Sessions
@@ -67,7 +67,7 @@ def make_app(
         settings=settings,
         clock=clock,
     )
-    for router in (entry.router, officer.router):
+    for router in (entry.router, patient.router, api.router, officer.router):
         app.include_router(router)
     app.add_exception_handler(NotSignedInError, _not_signed_in)
     app.add_exception_handler(AccordError, _accord_error)
@@ -86,6 +86,7 @@ def refuse(request: Request, refusal: Refusal) -> Response:
         ),
         "too-large": (_("This is too large"), _("Nothing was changed.")),
         "too-many": (_("Please wait a moment"), _("There were too many requests in a short time. Nothing is lost.")),
+        "broken": (_("Something went wrong here"), _("This is our fault, not yours. Please tell the institution.")),
     }[refusal.code]
     response = _answer(request, refusal.status, refusal.code, heading, text, "")
     if refusal.retry_after_s:

@@ -12,7 +12,6 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 _TYPES: Final = {
@@ -61,14 +60,14 @@ def asset_path(name: str) -> str:
     return f"/static/{fingerprint}/{name}"
 
 
-def serve_asset(request: Request) -> Response:
+def serve_asset(fingerprint: str, name: str, *, compressed: bool) -> Response:
     """Answer ``/static/{fingerprint}/{name}``; an old fingerprint is gone."""
-    fingerprint, found = assets()
-    asset = found.get(request.path_params["name"])
-    if asset is None or request.path_params["fingerprint"] != fingerprint:
+    newest, found = assets()
+    asset = found.get(name)
+    if asset is None or fingerprint != newest:
         return PlainTextResponse("There is no such file.\n", status_code=404)
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if compressed:
         return Response(asset.compressed, media_type=asset.media_type, headers=headers | {"Content-Encoding": "gzip"})
     return Response(asset.data, media_type=asset.media_type, headers=headers)
 

@@ -59,7 +59,6 @@ def log_out(request: Request) -> Response:
 
 @router.post("/language")
 def choose_language(
-    request: Request,
     language: Annotated[str, Form(max_length=2)] = "en",
     back: Annotated[str, Form(max_length=300)] = "/",
 ) -> Response:
@@ -84,9 +83,9 @@ def robots() -> Response:
 
 
 @router.get("/static/{fingerprint}/{name:path}")
-def static(request: Request) -> Response:
+def static(request: Request, fingerprint: str, name: str) -> Response:
     """Styles, scripts and pictures."""
-    return serve_asset(request)
+    return serve_asset(fingerprint, name, compressed="gzip" in request.headers.get("accept-encoding", ""))
 
 
 def local_path(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from starlette.requests import Request
@@ -24,11 +25,13 @@ class WebSettings:
     """How one institution's pages present themselves.
 
     ``origin`` is the public origin when a reverse proxy stands before the pages; None takes what a request says.
+    ``lifetime_epsilon`` is what the institution lets all studies together reveal about one person.
     """
 
     name: str
     origin: str | None = None
     limits: Limits = field(default_factory=Limits)
+    lifetime_epsilon: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
