@@ -7,17 +7,14 @@ strings. An institution that signs an :class:`Agreement` agrees to one plan's ha
 
 import tomllib
 from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -27,58 +24,16 @@ from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe, plain_decimal
 
 PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
 AGREEMENT_TYPE: Final = "application/vnd.accord.agreement.v1+json"
 PLAN_BYTES_MAX: Final = 256 * 1024
 
 
-def plain_decimal(value: Decimal) -> str:
-    """A decimal as the shortest plain string ("0.00001", "3"), one text for one number."""
-    text = format(value, "f")  # exact, where normalize() would round to 28 digits
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def _decimal(value: Any) -> Any:
-    if isinstance(value, bool | float):
-        raise ValueError("write the number as an integer or as a decimal")
-    if isinstance(value, str | int):
-        try:
-            value = Decimal(value)
-        except InvalidOperation as error:
-            raise ValueError(f"{value!r} is not a decimal number") from error
-    return value
-
-
-def _finite(value: Decimal) -> Decimal:
-    digits_max = 40
-    if not value.is_finite() or len(value.as_tuple().digits) > digits_max or abs(value.adjusted()) > digits_max:
-        raise ValueError("the number is not finite, or has too many digits")
-    return value
-
-
 def _day(value: str) -> str:
     date.fromisoformat(value)
     return value
-
-
-Number = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_finite), PlainSerializer(plain_decimal)]
-PositiveNumber = Annotated[Number, Field(gt=0)]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Wire(BaseModel):
-    """Base of the documents that travel: frozen, nothing extra."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def to_payload(self) -> bytes:
-        """The document's canonical JSON bytes; fields without a value are left out (there are no nulls)."""
-        return canonical_bytes(self.model_dump(mode="json", exclude_none=True))
 
 
 W = TypeVar("W", bound=Wire)
@@ -441,14 +396,3 @@ def read(kind: type[W], payload: bytes, *, max_bytes: int = PLAN_BYTES_MAX) -> W
     if document.to_payload() != payload:
         raise PeerError(f"A {kind.__name__} is refused: its bytes are ambiguous.", remedy=remedy)
     return document
-
-
-def describe(error: ValidationError) -> str:
-    """All problems of a document in one line, each with the place."""
-    shown_max = 8
-    parts = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg'].removeprefix('Value error, ')}"
-        for item in error.errors()[:shown_max]
-    ]
-    more = error.error_count() - shown_max
-    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
