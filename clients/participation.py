@@ -25,7 +25,8 @@ from consent.registry.tables import ConsentRound, StoredRecord
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.replay import StudyState
-from federation.rules.study import StudyPlan, plain_decimal
+from federation.rules.study import StudyPlan
+from federation.rules.wire import plain_decimal
 from federation.storage.database import read
 
 _SPENT_DIGITS = Decimal("0.0001")

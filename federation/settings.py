@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from federation.errors import OperatorError
-from federation.rules.study import Number, Slug, describe
+from federation.rules.wire import Number, Slug, describe
 
 Multiaddress = Annotated[
     str, StringConstraints(pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}$", max_length=300)

@@ -6,7 +6,7 @@ from typing import Any, Final
 from clients.privacy.budget import BudgetLedger, Charge
 from clients.storage import open_institution
 from federation.cli.output import DirOption, JsonOption, emit, group
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 app = group("See how much privacy is spent, and how much is left.")
 

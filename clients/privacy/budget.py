@@ -53,7 +53,7 @@ from federation.rules.accounting import (
     read_event,
 )
 from federation.rules.instant import format_instant
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 from federation.storage.database import database_name, read, write
 
 __all__ = ["BudgetLedger", "Charge", "HistoryRow", "State", "Terms"]

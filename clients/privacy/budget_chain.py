@@ -19,7 +19,7 @@ from federation.errors import OperatorError, PeerError
 from federation.rules.accounting import DpEvent, EventJson, event_json, parse_event
 from federation.rules.canonical import parse_canonical, tagged_hash
 from federation.rules.instant import format_instant
-from federation.rules.study import Number, Wire
+from federation.rules.wire import Number, Wire
 
 _HEAD: Final = "budget-head"
 _FIRST_PREVIOUS: Final = "0" * 64

@@ -12,7 +12,7 @@ from consent.registry import LICENCE_REF
 from consent.rules.receipt import ReceiptCredential, open_receipt
 from federation.cli.output import JsonOption, emit
 from federation.errors import ConsentError, OperatorError
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 
 def register(app: typer.Typer) -> None:

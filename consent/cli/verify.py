@@ -20,7 +20,8 @@ from consent.rules.refusal import RefusedRecordError
 from federation.cli.output import JsonOption, emit
 from federation.errors import ConsentError, OperatorError
 from federation.rules.instant import format_instant
-from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plain_decimal, plan_from_toml
+from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plan_from_toml
+from federation.rules.wire import plain_decimal
 
 REFUSED: Final = 1
 

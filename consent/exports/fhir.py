@@ -15,7 +15,7 @@ from consent.rules.diseases import NAMES
 from consent.rules.duo import DISEASE_RESEARCH, label_of
 from consent.rules.record import Action, ConsentRecord, Terms
 from federation.rules.instant import format_instant
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 _DID: Final = "https://www.w3.org/ns/did"
 _STATUS: Final = {Action.GRANT: "active", Action.REFUSE: "active", Action.WITHDRAW: "inactive"}

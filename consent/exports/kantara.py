@@ -13,7 +13,7 @@ from consent.rules.message import msg
 from consent.rules.record import ConsentRecord, Terms
 from consent.rules.statement import Statement
 from federation.rules.instant import format_instant
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 VERSION: Final = "KI-CR-v1.1.0"
 _SERVICE: Final = msg("Research that computes on the data where it is")

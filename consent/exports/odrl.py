@@ -13,7 +13,7 @@ from consent.exports.names import ACCORD, OBO, obo_code, obo_iri, terms_of, unre
 from consent.rules.duo import PERMISSIONS
 from consent.rules.record import ConsentRecord, Terms
 from federation.rules.instant import format_instant
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 CONTEXT: Final = (
     "http://www.w3.org/ns/odrl.jsonld",

@@ -15,7 +15,8 @@ from pydantic import Field
 from federation.errors import PeerError
 from federation.rules.canonical import canonical_bytes, tagged_hash
 from federation.rules.instant import format_instant, parse_instant
-from federation.rules.study import Sha256Hex, Wire, read
+from federation.rules.study import read
+from federation.rules.wire import Sha256Hex, Wire
 
 SALT_BYTES: Final = 32
 COMMITMENT_BYTES: Final = 32

@@ -27,7 +27,8 @@ from consent.rules.reasons import Reason, reason
 from consent.rules.record import Action, ConsentRecord, Mechanism, Terms, open_record
 from federation.errors import ConsentError
 from federation.rules.instant import format_instant
-from federation.rules.study import StudyPlan, plain_decimal
+from federation.rules.study import StudyPlan
+from federation.rules.wire import plain_decimal
 
 __all__ = [
     "Decision",

@@ -33,7 +33,7 @@ from federation.rules.envelope import Envelope, sign
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.merkle import leaf_hash, verify_inclusion
-from federation.rules.study import Sha256Hex, Wire, plain_decimal
+from federation.rules.wire import Sha256Hex, Wire, plain_decimal
 
 RECEIPT_TYPE: Final = "application/vnd.accord.consent-receipt.v1+json"
 CREDENTIAL_TYPE: Final = ("VerifiableCredential", "AccordConsentReceipt")

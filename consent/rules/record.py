@@ -33,7 +33,7 @@ from federation.errors import PeerError
 from federation.rules.canonical import canonical_bytes, sha256_hex
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 __all__ = [
     "CONTEXT",

@@ -19,7 +19,7 @@ from federation.rules.canonical import INTEGER_MAX, canonical_bytes
 from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.instant import parse_instant
 from federation.rules.merkle import PROOF_HASHES_MAX
-from federation.rules.study import describe, plain_decimal
+from federation.rules.wire import describe, plain_decimal
 
 CONTEXT: Final = ("https://www.w3.org/ns/credentials/v2", "https://w3id.org/accord/consent/v2")
 SCHEMA_ID: Final = "https://w3id.org/accord/consent/v2/record.schema.json"

@@ -19,7 +19,7 @@ from consent.web.sessions import Role, SignedIn
 from consent.web.state import person, public_origin, remember, session_token, web_of
 from federation.errors import ConsentError, UnavailableError
 from federation.rules.keys import PublicKey
-from federation.rules.study import Slug
+from federation.rules.wire import Slug
 
 _RETURN: Final = "return"
 _RETURN_TAG: Final = "accord-consent-return"

@@ -28,7 +28,8 @@ from consent.web.request import (
     PurposeWords,
     RequestWords,
 )
-from federation.rules.study import Number, Slug, StudyPlan, Wire, plain_decimal
+from federation.rules.study import StudyPlan
+from federation.rules.wire import Number, Slug, Wire, plain_decimal
 
 NON_PROFIT: Final = "DUO:0000018"
 ONE_PROJECT: Final = "DUO:0000027"

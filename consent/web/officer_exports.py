@@ -24,7 +24,7 @@ from consent.web.pages import render
 from consent.web.state import Web, web_of
 from federation.errors import ConsentError
 from federation.rules.instant import format_instant
-from federation.rules.study import plain_decimal
+from federation.rules.wire import plain_decimal
 
 router = APIRouter(prefix="/officer/exports", include_in_schema=False)
 COLUMNS: Final = (

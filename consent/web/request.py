@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints, model_validator
 from consent.rules.record import Mechanism
 from consent.rules.statement import Term
 from federation.rules.canonical import sha256_hex
-from federation.rules.study import Number, Slug, Wire
+from federation.rules.wire import Number, Slug, Wire
 
 LANGUAGE_DEFAULT: Final = "en"
 LAYERS: Final = ("what", "who", "why", "data", "duration", "privacy", "reward", "withdrawal")

@@ -11,7 +11,8 @@ from federation.rules.entries import AgreementAdmitted, AgreementRevoked
 from federation.rules.instant import format_instant
 from federation.rules.invitation import TOKEN_BYTES, Invitation, token_hash
 from federation.rules.keys import PublicKey
-from federation.rules.study import Slug, open_agreement, read
+from federation.rules.study import open_agreement, read
+from federation.rules.wire import Slug
 from federation.storage.database import read as reading
 from federation.storage.database import write
 

@@ -9,7 +9,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, StringConstraints
 
 from federation.rules.entries import ENTRY_BYTES_MAX, Did, EnvelopeText
-from federation.rules.study import PLAN_BYTES_MAX, Wire
+from federation.rules.study import PLAN_BYTES_MAX
+from federation.rules.wire import Wire
 
 JOIN: Final = "/accord/join/1"
 AGREEMENT: Final = "/accord/agreement/1"

@@ -16,7 +16,8 @@ from federation.rules.canonical import sha256_hex
 from federation.rules.documents import StudyId
 from federation.rules.envelope import open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.study import Sha256Hex, Wire, read
+from federation.rules.study import read
+from federation.rules.wire import Sha256Hex, Wire
 
 MANIFEST_TYPE: Final = "application/vnd.accord.export-manifest.v1+json"
 

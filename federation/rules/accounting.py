@@ -21,7 +21,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from federation.errors import PeerError, PrivacyError
 from federation.rules.canonical import canonical_bytes, parse_canonical
-from federation.rules.study import Number, StudyPlan, Wire, describe
+from federation.rules.study import StudyPlan
+from federation.rules.wire import Number, Wire, describe
 
 if TYPE_CHECKING:
     import dp_accounting

@@ -11,7 +11,8 @@ from pydantic import Field, StringConstraints
 from federation.rules.canonical import canonical_bytes, sha256_hex, tagged_hash
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.study import Sha256Hex, Slug, Wire, read
+from federation.rules.study import read
+from federation.rules.wire import Sha256Hex, Slug, Wire
 
 DOCUMENT_BYTES_MAX: Final = 256 * 1024
 CHUNK_BYTES_MAX: Final = 1 << 20

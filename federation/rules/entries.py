@@ -15,7 +15,8 @@ from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.study import Wire, read
+from federation.rules.study import read
+from federation.rules.wire import Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
 ENTRY_BYTES_MAX: Final = 1 << 20

@@ -3,7 +3,8 @@
 from typing import Final
 
 from federation.rules.accounting import derive_noise_multiplier
-from federation.rules.study import CategoryColumn, StudyPlan, plain_decimal
+from federation.rules.study import CategoryColumn, StudyPlan
+from federation.rules.wire import plain_decimal
 
 _WHOSE: Final = {
     "consent": "Every person must have signed a consent that covers this purpose and is valid at that moment.",

@@ -14,7 +14,7 @@ from pydantic import StringConstraints, ValidationError
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import parse_canonical, tagged_hash
 from federation.rules.keys import PublicKey
-from federation.rules.study import Slug, Wire
+from federation.rules.wire import Slug, Wire
 
 PREFIX: Final = "accord1."
 TOKEN_BYTES: Final = 32

@@ -24,7 +24,7 @@ from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe, plain_decimal
+from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe
 
 PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
 AGREEMENT_TYPE: Final = "application/vnd.accord.agreement.v1+json"

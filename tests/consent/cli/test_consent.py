@@ -19,7 +19,8 @@ from federation.errors import OperatorError
 from federation.identity import create_key, load_key
 from federation.rules.canonical import canonical_bytes
 from federation.rules.envelope import open_envelope
-from federation.rules.study import Number, plan_from_toml
+from federation.rules.study import plan_from_toml
+from federation.rules.wire import Number
 from federation.settings import PartyFolder, PartySettings, create_settings
 from federation.storage.database import open_database
 

@@ -25,9 +25,9 @@ from federation.rules.entries import StudySettled
 from federation.rules.fixedpoint import from_fixed, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.replay import StudyState, begin, replay
-from federation.rules.study import plain_decimal
 from federation.rules.validation import read_validation
 from federation.rules.valuation import shapley
+from federation.rules.wire import plain_decimal
 
 
 @pytest.fixture(scope="module")

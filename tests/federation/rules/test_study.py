@@ -22,10 +22,10 @@ from federation.rules.study import (
     StudyPlan,
     open_agreement,
     open_plan,
-    plain_decimal,
     plan_from_toml,
     read,
 )
+from federation.rules.wire import plain_decimal
 
 KEY = PrivateKey(bytes([1]) * 32)
 OTHER = PrivateKey(bytes([2]) * 32)
