@@ -21,7 +21,8 @@ PASSED = "def test_something():\n    pass\n"
 def test_a_skip_fails_the_run_under_ci_only(tmp_path: Path, text: str, ci: str, code: int) -> None:
     folder = tmp_path / "checkout" / "tests"
     folder.mkdir(parents=True)
-    shutil.copy(Path(__file__).parent / "conftest.py", folder)
+    for name in ("conftest.py", "postgresql.py"):
+        shutil.copy(Path(__file__).parent / name, folder)
     (folder / "test_it.py").write_text(text)
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)],
@@ -38,7 +39,8 @@ def test_a_skip_fails_the_run_under_ci_only(tmp_path: Path, text: str, ci: str, 
 def test_what_shares_a_long_set_up_runs_in_one_worker(tmp_path: Path) -> None:
     folder = tmp_path / "checkout" / "tests"
     (folder / "demo").mkdir(parents=True)
-    shutil.copy(Path(__file__).parent / "conftest.py", folder)
+    for name in ("conftest.py", "postgresql.py"):
+        shutil.copy(Path(__file__).parent / name, folder)
     line = (
         "import os, time, pytest\n\n@pytest.mark.parametrize('n', range(4))\ndef test_{0}(n):\n    time.sleep(0.05)\n"
     )
