@@ -1,4 +1,4 @@
-"""A real Chromium: one for the session, a fresh context (cookies, keys) for each test, and a site for each test.
+"""A real Chromium: one for each file, a fresh context (cookies, keys) for each test, and a site for each test.
 
 The context fails its test when a page breaks the content policy, throws, or asks any other site for anything.
 """
@@ -23,7 +23,7 @@ QUIET = (
 PATIENCE_MS = 15_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright allows one at a time: other folders start their own
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program is not None, "Chromium is missing: apt-get install chromium"
