@@ -1,68 +1,55 @@
-"""The registry's process is killed at every statement and every commit, before and after; nothing is lost or doubled.
+"""The registry's process is killed at every statement and every commit; nothing that had a receipt is lost or doubled.
 
-One warm process forks a child for each case before it has touched any database, so that Python and the libraries are
-loaded once. The child goes through a series of everything that a registry does and kills itself (SIGKILL) at one point,
-which a listener on the database's events chooses: the product's code knows nothing of it. A second child then opens the
-same files, as the next process would, and goes through the whole series again; every step of it may be repeated. At the
-end the parent looks at what is there.
+For each step of the series in ``registry_series.py`` and each of its points: a process begins the step on the state
+before it and dies there (SIGKILL); another one opens the same database, as the next process would, and goes through the
+step again. What is there then must be what is there after a step that nobody interrupted.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from postgresql import Server
-from sqlmodel import select
+from registry_series import CLEO, GRANTS, STEPS
 
-from consent.registry import LOG_NAME, TABLES, open_registry
-from consent.registry.tables import ConsentBatch, ConsentCredit, ConsentRound, ConsentWithdrawal, StoredRecord
-from consent.rules.commitment import commitment, open_batch
-from consent.rules.receipt import open_receipt
-from federation.rules.canonical import sha256_hex
-from federation.rules.merkle import leaf_hash, verify_inclusion
-from federation.storage.database import open_database, read
-from federation.storage.log import SqliteLog
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(200), pytest.mark.xdist_group("killed registry")]
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(200)]
-
-CHILD = Path(__file__).parent / "registry_series.py"
+LATE_MINUTES = 30
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """How one child ended, and the receipts that it had given until then."""
+    """How a process ended, the receipts that it had given until then, and what it found."""
 
     killed: bool
     failed: str
-    receipts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    points: int = 0
+    receipts: dict[str, dict[str, Any]]
+    points: int
+    found: dict[str, Any] | None
 
 
-class Series:
-    """The warm process."""
+class Processes:
+    """The warm process that forks the others."""
 
     def __init__(self) -> None:
+        program = Path(__file__).parent / "registry_series.py"
         self._process = subprocess.Popen(
-            [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, target: Path | str, *, kill_at: int | None, short: bool = False) -> Outcome:
-        """One child: it dies at the point number ``kill_at``, or goes through the whole series."""
+    def run(self, target: Path | str, *steps: str, look: bool = True, late: int = 0, **more: Any) -> Outcome:
+        """One process goes through some steps; ``kill_in`` and ``kill_at`` name where it dies."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        case = {"target": str(target), "file": isinstance(target, Path), "kill_at": kill_at, "short": short}
+        case = {"kill_in": None, "kill_at": None, **more}
+        case |= {"target": str(target), "file": isinstance(target, Path), "steps": steps, "look": look, "late": late}
         print(json.dumps(case), file=self._process.stdin, flush=True)
-        said = json.loads(self._process.stdout.readline())
-        return Outcome(**said)
+        return Outcome(**json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
         """End the warm process."""
@@ -72,64 +59,99 @@ class Series:
 
 
 @pytest.fixture(scope="module")
-def series() -> Iterator[Series]:
-    started = Series()
+def processes() -> Iterator[Processes]:
+    started = Processes()
     yield started
     started.close()
 
 
-def check(target: Path | str, *, before: Outcome, after: Outcome, whole: Outcome) -> None:
-    """What must hold once a killed series has been gone through again."""
-    assert after.failed == ""
-    assert not after.killed
-    # Nothing that had a receipt is lost: whoever asks again gets the first receipt, with its time.
+def went_well(outcome: Outcome) -> Outcome:
+    assert outcome.failed == ""
+    assert not outcome.killed
+    return outcome
+
+
+def died(outcome: Outcome) -> Outcome:
+    assert outcome.failed == ""
+    assert outcome.killed
+    return outcome
+
+
+def same(before: Outcome, after: Outcome, whole: Outcome) -> None:
+    """What was given a receipt has that receipt, and what is there is what should be there."""
     for name, receipt in before.receipts.items():
-        assert after.receipts[name] == receipt, name
+        assert after.receipts[name] == receipt
     assert after.receipts.keys() == whole.receipts.keys()
-    with opened(target) as (engine, registry):
-        log = SqliteLog(engine, LOG_NAME)
-        with read(engine) as session:
-            records = session.exec(select(StoredRecord)).all()
-            batches = session.exec(select(ConsentBatch)).all()
-            rounds = session.exec(select(ConsentRound)).all()
-            withdrawals = session.exec(select(ConsentWithdrawal)).all()
-            credited = {row.ref: row.microcredits for row in session.exec(select(ConsentCredit))}
-        # Nothing is doubled: each record, each round, each withdrawal once.
-        stored = {row.digest for row in records}
-        assert len(stored) == len(records)
-        assert sorted((row.ref, row.seq) for row in records) == [("anna", 1), ("anna", 2), ("ben", 1), ("ben", 2)]
-        assert sorted((row.study, row.round) for row in rounds) == [("heart", 1), ("heart", 2)]
-        assert sorted(row.ref for row in withdrawals) == ["anna", "ben"]
-        assert credited == ({} if "cleo" in credited else {"anna": 166, "ben": 166})
-        # Every record stands in exactly one logged batch; the log is whole and what is proven from it verifies.
-        logged = [set(open_batch(entry).commitments) for entry in log.entries()]
-        assert [row.data for row in batches] == log.entries()
-        assert sorted(row.log_index for row in batches if row.log_index is not None) == list(range(log.size))
-        for row in records:
-            places = [index for index, batch in enumerate(logged) if commitment(row.salt, row.data).hex() in batch]
-            assert len(places) == 1
-            inclusion = registry.inclusion(row.digest)
-            assert inclusion.index == places[0]
-            checkpoint = inclusion.checkpoint.checkpoint
-            verify_inclusion(
-                leaf=leaf_hash(inclusion.batch),
-                index=inclusion.index,
-                size=checkpoint.size,
-                proof=inclusion.proof,
-                root=checkpoint.root,
-            )
-            credential = open_receipt(registry.receipt_credential(row.digest))
-            assert credential.receipt.record == sha256_hex(row.data) == row.digest
-        # What was erased is gone.
-        assert registry.history("cleo") == ()
+    assert after.found == whole.found
 
 
-@contextmanager
-def opened(target: Path | str) -> Iterator[tuple[Any, Any]]:
-    from consent_series_key import HOSPITAL
+@pytest.mark.parametrize("step", STEPS)
+def test_a_file_survives_death_at_every_point_of(step: str, tmp_path: Path, processes: Processes) -> None:
+    names = list(STEPS)
+    before, target = tmp_path / "before", tmp_path / "case"
+    before.mkdir()
+    earlier = names[: names.index(step)]
+    went_well(processes.run(before / "accord.db", *earlier, look=False))
+    whole = went_well(processes.run(target / "whole" / "accord.db", step, copy_from=str(before), kill_in=step))
+    assert whole.points > 2, step
+    for point in range(whole.points):
+        path = target / str(point) / "accord.db"
+        cut = died(processes.run(path, step, copy_from=str(before), kill_in=step, kill_at=point, look=False))
+        again = went_well(processes.run(path, step, late=LATE_MINUTES))
+        same(cut, again, whole)
+        if step == "erase":
+            parts = [CLEO.public.did.encode(), b"cleo", GRANTS["cleo"][-200:]]
+            data = b"".join(file.read_bytes() for file in path.parent.iterdir())
+            assert not any(part in data for part in parts)
 
-    engine = open_database(target, *TABLES)
-    try:
-        yield engine, open_registry(engine, HOSPITAL, batch_size=8)
-    finally:
-        engine.dispose()
+
+def test_a_file_survives_death_at_every_point_of_its_making(tmp_path: Path, processes: Processes) -> None:
+    whole = went_well(processes.run(tmp_path / "accord.db", kill_in="open"))
+    for point in range(0, whole.points, 3):
+        folder = tmp_path / str(point)
+        folder.mkdir()
+        died(processes.run(folder / "accord.db", kill_in="open", kill_at=point))
+        same(whole, went_well(processes.run(folder / "accord.db")), whole)
+
+
+def test_the_whole_series_survives_a_death_in_each_step(tmp_path: Path, processes: Processes) -> None:
+    whole = went_well(processes.run(tmp_path / "accord.db", *STEPS))
+    path = tmp_path / "killed" / "accord.db"
+    path.parent.mkdir()
+    receipts: dict[str, Any] = {}
+    for minutes, step in enumerate(STEPS):
+        for point in (0, 2):
+            cut = died(processes.run(path, step, kill_in=step, kill_at=point, look=False, late=2 * minutes))
+            receipts = cut.receipts | receipts
+        again = went_well(processes.run(path, step, look=False, late=2 * minutes + 1))
+        assert {name: again.receipts.get(name, given) for name, given in receipts.items()} == receipts
+        receipts |= again.receipts
+    assert went_well(processes.run(path, late=60)).found == whole.found
+    assert receipts.keys() == whole.receipts.keys()
+
+
+SHORT = ("grant", "append", "withdraw")
+
+
+def test_a_postgresql_database_survives_death_at_every_point(
+    postgresql_server: Server, postgresql_url: str, processes: Processes
+) -> None:
+    done: list[str] = []
+    source = Server.name(postgresql_url)
+    went_well(processes.run(postgresql_url, look=False))
+    for step in SHORT:
+
+        def fresh(name: str, source: str = source) -> str:
+            postgresql_server.run(f"CREATE DATABASE {name} TEMPLATE {source}")
+            return postgresql_server.url(name)
+
+        kept = f"{Server.name(postgresql_url)}_after_{step}"
+        whole = went_well(processes.run(fresh(kept), step, kill_in=step))
+        for point in range(whole.points):
+            name = f"{kept}_{point}"
+            cut = died(processes.run(fresh(name), step, kill_in=step, kill_at=point, look=False))
+            same(cut, went_well(processes.run(postgresql_server.url(name), step, late=LATE_MINUTES)), whole)
+            postgresql_server.run(f"DROP DATABASE {name} WITH (FORCE)")
+        source = kept
+        done.append(step)
+    assert tuple(done) == SHORT
