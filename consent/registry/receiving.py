@@ -1,11 +1,11 @@
 """Taking records in: what may follow what, and the rows that a record leaves. Inside the caller's write transaction."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
-from sqlmodel import Session, select
+from sqlmodel import Session, SQLModel, col, select
 
 from consent.registry.participation import in_flight, note_withdrawal
 from consent.registry.tables import LICENCE_REF, ConsentKey, ConsentSubject, StoredRecord
@@ -20,6 +20,8 @@ from federation.rules.keys import PrivateKey, PublicKey
 Reader = Callable[[bytes], ConsentRecord]
 """Verifies and reads one stored record."""
 _FIRST_PRINTABLE: Final = " "
+_AT_ONCE: Final = 500
+T = TypeVar("T", bound=SQLModel)
 
 
 def check_for_us(ref: str, record: ConsentRecord, institution: str) -> None:
@@ -38,73 +40,136 @@ def check_for_us(ref: str, record: ConsentRecord, institution: str) -> None:
         raise refused(ref, f"what is given for a whole source, and only that, is stored under the name {LICENCE_REF!r}")
 
 
-def store(session: Session, ref: str, record: ConsentRecord, now: datetime, *, reader: Reader) -> Receipt:
-    """Store one verified record and its pending commitment; its receipt, or the first one if it is stored already.
+class Intake:
+    """Takes records in within one transaction: looks up what is known of all of them at once, then one after the other.
 
-    Raises:
-        ConsentError: it does not continue its chain, or name and key do not fit.
+    Call :meth:`finish` at the end.
+
+    Args:
+        session: a transaction that writes.
+        now: when the records are received.
+        reader: verifies and reads a stored record.
+        records: the names and records that will come.
+        refs: further names that will come.
     """
-    stored = session.get(StoredRecord, record.digest)
-    if stored is not None:
-        if stored.ref != ref:
-            raise refused(ref, "the same record is stored under another name")
-        return receipt_of(stored, record)
-    if record.signed_at > now + SKEW_MAX:
-        raise refused(ref, f"it was signed in the future, on {format_instant(record.signed_at)}")
-    subject = session.get(ConsentSubject, ref)
-    _check_continues(session, ref, subject, record, reader)
-    if subject is None:
-        subject = ConsentSubject(ref=ref, did=record.subject, seq=record.seq, digest=record.digest)
-    before = subject.did
-    subject.did, subject.seq, subject.digest = record.subject, record.seq, record.digest
-    session.add(subject)
-    for did in {before, record.subject}:
-        if session.get(ConsentKey, did) is None:
-            session.add(ConsentKey(did=did, ref=ref))
-    session.flush()  # the record refers to the subject
-    stored = StoredRecord(
-        digest=record.digest,
-        ref=ref,
-        seq=record.seq,
-        action=record.action.value,
-        data=record.canonical,
-        salt=secrets.token_bytes(SALT_BYTES),
-        received_at=format_instant(now),
-    )
-    session.add(stored)
-    if _is_a_no(record) and (record.seq > 1 or in_flight(session, ref)):
-        note_withdrawal(session, record.digest, ref, now)
-    return receipt_of(stored, record)
 
+    def __init__(
+        self,
+        session: Session,
+        now: datetime,
+        *,
+        reader: Reader,
+        records: Sequence[tuple[str, ConsentRecord]] = (),
+        refs: Sequence[str] = (),
+    ) -> None:
+        self._session = session
+        self._now = now
+        self._reader = reader
+        self._fresh: list[StoredRecord] = []
+        by_ref = _found(session, ConsentSubject, col(ConsentSubject.ref), {*refs, *(ref for ref, _ in records)})
+        self._subjects = {row.ref: row for row in by_ref}
+        dids = {record.subject for _, record in records}
+        self._names = {row.did: row.ref for row in _found(session, ConsentSubject, col(ConsentSubject.did), dids)}
+        self._keys = {row.did: row.ref for row in _found(session, ConsentKey, col(ConsentKey.did), dids)}
+        digests = {record.digest for _, record in records} | {row.digest for row in by_ref}
+        self._records = {row.digest: row for row in _found(session, StoredRecord, col(StoredRecord.digest), digests)}
 
-def attest(session: Session, ref: str, now: datetime, *, institution: PrivateKey, reader: Reader) -> Receipt:
-    """Attest, at the person's request, that they withdraw; in a chain of opt-outs, that they opt out.
+    def store(self, ref: str, record: ConsentRecord) -> Receipt:
+        """Take in a verified record and its pending commitment; its receipt, or the first one if it is stored already.
 
-    Raises:
-        ConsentError: nothing is known under this name.
-    """
-    subject = session.get(ConsentSubject, ref)
-    newest = None if subject is None else session.get(StoredRecord, subject.digest)
-    if subject is None or newest is None:
-        raise ConsentError(
-            f"No consent is known for {ref!r}: there is nothing to withdraw, and nothing of theirs is used.",
-            remedy="Check the name; `accord consent verify --dir NODE --subject REF` shows what is known.",
+        Raises:
+            ConsentError: it does not continue its chain, or name and key do not fit.
+        """
+        stored = self._records.get(record.digest)
+        if stored is not None:
+            if stored.ref != ref:
+                raise refused(ref, "the same record is stored under another name")
+            return receipt_of(stored, record)
+        if record.signed_at > self._now + SKEW_MAX:
+            raise refused(ref, f"it was signed in the future, on {format_instant(record.signed_at)}")
+        subject = self._subjects.get(ref)
+        self._check_continues(ref, subject, record)
+        if subject is None:
+            subject = ConsentSubject(ref=ref, did=record.subject, seq=record.seq, digest=record.digest)
+            self._subjects[ref] = subject
+        for did in (subject.did, record.subject):
+            self._keep_key(did, ref)
+        subject.did, subject.seq, subject.digest = record.subject, record.seq, record.digest
+        self._session.add(subject)
+        stored = StoredRecord(
+            digest=record.digest,
+            ref=ref,
+            seq=record.seq,
+            action=record.action.value,
+            data=record.canonical,
+            salt=secrets.token_bytes(SALT_BYTES),
+            received_at=format_instant(self._now),
         )
-    record = reader(newest.data)
-    action = Action.REFUSE if record.mechanism is Mechanism.EHDS_OPTOUT else Action.WITHDRAW
-    if record.action is action:
-        return receipt_of(newest, record)
-    document = build(
-        subject=PublicKey.from_did(subject.did),
-        institution=institution.public,
-        action=action,
-        seq=subject.seq + 1,
-        prev=subject.digest,
-        valid_from=now,
-        mechanism=record.mechanism,
-        issuer=institution.public,
-    )
-    return store(session, ref, reader(sign_record(document, institution, created=now)), now, reader=reader)
+        self._records[record.digest] = stored
+        self._fresh.append(stored)
+        if _is_a_no(record) and (record.seq > 1 or in_flight(self._session, ref)):
+            note_withdrawal(self._session, record.digest, ref, self._now)
+        return receipt_of(stored, record)
+
+    def attest(self, ref: str, institution: PrivateKey) -> Receipt:
+        """Attest, at the person's request, that they withdraw; in a chain of opt-outs, that they opt out.
+
+        Raises:
+            ConsentError: nothing is known under this name.
+        """
+        subject = self._subjects.get(ref)
+        newest = None if subject is None else self._records.get(subject.digest)
+        if subject is None or newest is None:
+            raise ConsentError(
+                f"No consent is known for {ref!r}: there is nothing to withdraw, and nothing of theirs is used.",
+                remedy="Check the name; `accord consent verify --dir NODE --subject REF` shows what is known.",
+            )
+        record = self._reader(newest.data)
+        action = Action.REFUSE if record.mechanism is Mechanism.EHDS_OPTOUT else Action.WITHDRAW
+        if record.action is action:
+            return receipt_of(newest, record)
+        document = build(
+            subject=PublicKey.from_did(subject.did),
+            institution=institution.public,
+            action=action,
+            seq=subject.seq + 1,
+            prev=subject.digest,
+            valid_from=self._now,
+            mechanism=record.mechanism,
+            issuer=institution.public,
+        )
+        return self.store(ref, self._reader(sign_record(document, institution, created=self._now)))
+
+    def finish(self) -> None:
+        """Write what was taken in: the people first, as their records refer to them."""
+        self._session.flush()
+        self._session.add_all(self._fresh)
+        self._session.flush()
+
+    def _keep_key(self, did: str, ref: str) -> None:
+        if did not in self._keys and self._session.get(ConsentKey, did) is None:
+            self._session.add(ConsentKey(did=did, ref=ref))
+        self._keys[did] = ref
+
+    def _check_continues(self, ref: str, subject: ConsentSubject | None, record: ConsentRecord) -> None:
+        if self._keys.get(record.subject, self._names.get(record.subject, ref)) != ref:
+            raise refused(ref, "its key speaks for another name already; everybody has a key of their own")
+        previous = None if subject is None else self._records.get(subject.digest)
+        if subject is not None and previous is None:
+            raise refused(ref, "the record before it is gone from the database")
+        fault = continues(None if previous is None else self._reader(previous.data), record)
+        if fault is not None:
+            raise refused(ref, fault.text)
+
+
+def _found(session: Session, table: type[T], column: Any, values: Collection[str]) -> list[T]:
+    """The rows whose column is among some values."""
+    wanted = sorted(values)
+    return [
+        row
+        for start in range(0, len(wanted), _AT_ONCE)
+        for row in session.exec(select(table).where(column.in_(wanted[start : start + _AT_ONCE])))
+    ]
 
 
 def receipt_of(stored: StoredRecord, record: ConsentRecord) -> Receipt:
@@ -133,24 +198,3 @@ def _is_a_no(record: ConsentRecord) -> bool:
     return record.action is Action.REFUSE or (
         record.action is Action.WITHDRAW and record.mechanism is not Mechanism.EHDS_OPTOUT
     )
-
-
-def _check_continues(
-    session: Session, ref: str, subject: ConsentSubject | None, record: ConsentRecord, reader: Reader
-) -> None:
-    if _name_of(session, record.subject) not in (None, ref):
-        raise refused(ref, "its key speaks for another name already; everybody has a key of their own")
-    previous = None if subject is None else session.get(StoredRecord, subject.digest)
-    if subject is not None and previous is None:
-        raise refused(ref, "the record before it is gone from the database")
-    fault = continues(None if previous is None else reader(previous.data), record)
-    if fault is not None:
-        raise refused(ref, fault.text)
-
-
-def _name_of(session: Session, did: str) -> str | None:
-    """For which name a key speaks, or ever spoke."""
-    key = session.get(ConsentKey, did)
-    if key is not None:
-        return key.ref
-    return session.exec(select(ConsentSubject.ref).where(ConsentSubject.did == did)).first()

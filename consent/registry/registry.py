@@ -95,7 +95,10 @@ class Registry(ConsentLog):
             receiving.check_for_us(ref, record, self._did)
         with write(self._engine) as session:
             now = self._see(session, self._clock())
-            return [receiving.store(session, ref, item, now, reader=self._verified.open) for ref, item in opened]
+            intake = receiving.Intake(session, now, reader=self._verified.open, records=opened)
+            receipts = [intake.store(ref, record) for ref, record in opened]
+            intake.finish()
+        return receipts
 
     def withdraw(self, subject_ref: str) -> Receipt:
         """Withdraw at the person's request, without their key; see :meth:`withdraw_all`."""
@@ -111,9 +114,10 @@ class Registry(ConsentLog):
         """
         with write(self._engine) as session:
             now = self._see(session, self._clock())
-            return [
-                receiving.attest(session, ref, now, institution=self._key, reader=self._verified.open) for ref in refs
-            ]
+            intake = receiving.Intake(session, now, reader=self._verified.open, refs=refs)
+            receipts = [intake.attest(ref, self._key) for ref in refs]
+            intake.finish()
+        return receipts
 
     def head(self, subject_ref: str) -> Head | None:
         """The newest acknowledged record under a name: what the next record must continue. None: no record yet."""

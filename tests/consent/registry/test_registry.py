@@ -334,11 +334,11 @@ DYING = """
     registry = open_registry(open_database(Path(sys.argv[1]), *TABLES), HOSPITAL, batch_size=8)
     registry.submit(record(), "anna")
     if where == "inside":  # after the rows are written, before the transaction is durable
-        original = module.store
-        def store(*arguments, **named):
-            original(*arguments, **named)
+        original = module.Intake.finish
+        def finish(intake):
+            original(intake)
             os.kill(os.getpid(), signal.SIGKILL)
-        module.store = store
+        module.Intake.finish = finish
     print(registry.withdraw("anna").record, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
