@@ -14,7 +14,10 @@ from clients.node import (
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import is_running, last_status, running
 from federation.coordinator.history import system_clock
+from federation.rules.canonical import sha256_hex
 from federation.rules.invitation import parse_invitation
+from federation.rules.keys import PublicKey
+from federation.rules.replay import begin, replay
 from federation.rules.study import open_plan
 from federation.settings import make_settings
 from federation.storage.database import write
@@ -117,7 +120,6 @@ def run(
     with running(opened.files, opened.settings) as party:
         from clients.node import Node
         from federation.network.host import Libp2pHost
-        from federation.rules.keys import PublicKey
 
         coordinator = PublicKey.from_did(membership.coordinator)
         with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator) as host:
@@ -158,6 +160,11 @@ def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
     plan, _ = open_plan(membership.plan)
     alive = is_running(opened.files)
     live = last_status(opened.files) if alive else {}
+    replica = opened.replica(membership.study)
+    seen = replay(
+        begin(plan, plan_blob=sha256_hex(membership.plan), coordinator=PublicKey.from_did(membership.coordinator)),
+        replica.entries(),
+    )
     if live.get("study", membership.study) != membership.study:
         alive, live = False, {}  # it runs another study
     data: dict[str, Any] = {
@@ -169,9 +176,9 @@ def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
         "running": alive,
         "connected": live.get("connected", False),
         "agreement": live.get("agreement", membership.status),
-        "round": live.get("round"),
+        "round": live.get("round", len(seen.closed) or None),
         "rounds": plan.rounds.count,
-        "settled": live.get("settled", False),
+        "settled": live.get("settled", seen.settled),
         "problem": live.get("problem", ""),
         "consent_log": live.get("consent_log", {}),
     }
@@ -182,6 +189,8 @@ def _awaited(data: dict[str, Any], *, signed: bool) -> str:
     if not signed:
         return "you: review and sign the agreement (`accord agreement review`, `accord agreement sign`)"
     if not data["running"]:
+        if data["settled"]:
+            return "nobody: the study is settled"
         return "you: start the node (`accord node run`)"
     if data["problem"]:
         return f"you: {data['problem']}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, StringConstraints
 
-from federation.rules.canonical import canonical_bytes, sha256_hex, tagged_hash
+from federation.rules.canonical import sha256_hex, tagged_hash
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import read
@@ -133,8 +133,3 @@ def open_signed(kind: type[S], data: bytes, *, signer: PublicKey | None = None) 
     """
     envelope = open_envelope(data, payload_type=kind.payload_type(), signer=signer, max_bytes=2 * DOCUMENT_BYTES_MAX)
     return read(kind, envelope.payload, max_bytes=DOCUMENT_BYTES_MAX), envelope
-
-
-def canonical_event(event: dict[str, Any]) -> bytes:
-    """The one form of a privacy event that two parties compare."""
-    return canonical_bytes(event)

@@ -116,11 +116,6 @@ class StudyState:
         return tuple(sorted(did for did in self.weights if did not in self.revoked))
 
     @property
-    def rounds_left(self) -> int:
-        """Rounds that are neither closed nor open."""
-        return self.plan.rounds.count - len(self.closed) - (1 if self.round else 0)
-
-    @property
     def complete(self) -> bool:
         """Every round is closed (or nobody is left to take part)."""
         if self.round is not None or not self.weights:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from accessibility import VIEWS, check, problems, too_wide
 from consent_site import Site, make_site, served
 from officer_desk import answer, decision
@@ -17,8 +16,6 @@ from consent.web.officer_publishing import publish
 from consent.web.request import ConsentRequest
 from consent.web.security import Limits, Rate
 from consent.web.starter import STARTER
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 def opened(page: Page, site: Site, ref: str = "anna") -> None:

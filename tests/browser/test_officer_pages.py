@@ -15,8 +15,6 @@ from consent.web.officer_coverage import uses_of
 from consent.web.officer_people import person_id
 from consent.web.starter import STARTER
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 @pytest.fixture
 def desk(site: Site, page: Page) -> Page:

@@ -27,8 +27,6 @@ from federation.rules.checkpoint import open_checkpoint
 from federation.rules.merkle import leaf_hash, verify_inclusion
 from federation.storage.database import write
 
-pytestmark = pytest.mark.xdist_group("withdrawals-stop-computation")  # one story for all
-
 WHO = "p03"
 ROUNDS = (1, 2, 3, 4)
 PLAN = {"rounds": {"count": len(ROUNDS)}, "privacy": {"epsilon": "2"}}  # both fit into a lifetime of 3

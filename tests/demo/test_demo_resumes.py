@@ -50,6 +50,12 @@ def test_a_second_run_with_the_same_folder_refuses_and_changes_no_byte(demo: Fin
     assert bytes_of(demo.folder) == before
 
 
+def test_a_node_that_has_stopped_knows_that_its_study_is_settled(demo: FinishedDemo) -> None:
+    status = json.loads(accord("node", "status", "--dir", demo.node("hungary"), "--json").stdout)
+    assert (status["running"], status["settled"], status["round"]) == (False, True, status["rounds"])
+    assert status["awaited"] == "nobody: the study is settled"
+
+
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", "utf-8")
     refused = accord("demo", "--out", tmp_path)
