@@ -181,7 +181,7 @@ def test_an_altered_document_is_not_taken(page: Page, site: Site, consistent: bo
         changed = altered(told)
         if not consistent:
             changed["hash"] = told["hash"]
-        route.fulfill(response=response, json=changed)  # type: ignore[attr-defined]
+        route.fulfill(response=response, json=changed)  # type: ignore[attr-defined]  # as above
 
     page.route("**/api/prepare", meddle)
     person = Person(page, site)
