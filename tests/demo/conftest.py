@@ -36,7 +36,9 @@ def report(demo: FinishedDemo) -> dict[str, Any]:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> InterruptedDemo:
     """A demo of sensor owners with four rounds, interrupted once the second one is closed."""
     folder = tmp_path_factory.mktemp("demo") / "weather"
-    line = [str(ACCORD), "demo", "--sensors", "--rounds", "4", "--out", str(folder), "--seed", str(SEED)]
+    # a process that is started in the background of a script ignores SIGINT, and its children inherit that
+    heeding = ["env", "--default-signal=INT"]
+    line = [*heeding, str(ACCORD), "demo", "--sensors", "--rounds", "4", "--out", str(folder), "--seed", str(SEED)]
     process = subprocess.Popen(
         line,
         stdin=subprocess.DEVNULL,
