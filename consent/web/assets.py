@@ -6,6 +6,8 @@ keep them for good. Text is also held compressed; it is public, so that compress
 
 import gzip
 import hashlib
+import posixpath
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -22,6 +24,7 @@ _TYPES: Final = {
     ".webmanifest": "application/manifest+json",
 }
 _FINGERPRINT_DIGITS: Final = 16
+_IMPORT: Final = re.compile(rb'^import [^("]*"(\./[^"]+)";$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,25 @@ def asset_path(name: str) -> str:
     if name not in found:
         raise KeyError(name)
     return f"/static/{fingerprint}/{name}"
+
+
+@cache
+def imports_of(name: str) -> tuple[str, ...]:
+    """The modules that a script imports when it starts, directly or not, nearest first (not those it asks for later).
+
+    Raises:
+        KeyError: there is no such file, or a script imports one that is not there.
+    """
+    _, found = assets()
+    met: dict[str, None] = {}
+    waiting = [name]
+    for at in waiting:
+        for given in _IMPORT.findall(found[at].data):
+            imported = posixpath.normpath(posixpath.join(posixpath.dirname(at), given.decode()))
+            if imported not in met:
+                met[imported] = None
+                waiting.append(imported)
+    return tuple(met)
 
 
 def serve_asset(fingerprint: str, name: str, *, compressed: bool) -> Response:

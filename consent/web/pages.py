@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from consent.language import day, instant, negotiate, number, translations
-from consent.web.assets import asset_path
+from consent.web.assets import asset_path, imports_of
 from consent.web.security import nonce_of
 from consent.web.state import LANGUAGE_COOKIE, signed_in, web_of
 
@@ -22,6 +22,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     who = signed_in(request)
     context = {
         "asset": asset_path,
+        "imports": imports_of,
         "here": request.url.path,
         "institution": web_of(request).settings.name,
         "language": language,

@@ -24,6 +24,7 @@ from federation.storage.backend import WRITING, Backend
 from federation.storage.sqlite import sqlite_engine
 
 _BACKEND: Final = "accord_backend"
+_TURN: Final = "accord_turn"
 _OPEN_SESSIONS: Final = threading.local()
 
 
@@ -114,6 +115,7 @@ def _session(engine: Engine, *, writing: bool) -> Iterator[Session]:
     depths[id(engine)] = depths.get(id(engine), 0) + 1
     try:
         with (
+            _turn(engine) if writing else contextlib.nullcontext(),
             _translated(_backend(engine)),
             engine.connect().execution_options(**{WRITING: writing}) as connection,
             Session(connection, expire_on_commit=False) as session,
@@ -140,8 +142,14 @@ def _backend(engine: Engine) -> Backend:
     return backend
 
 
+def _turn(engine: Engine) -> threading.Lock:
+    """What writing threads of one process queue for: SQLite lets waiters sleep and try again, so some starve."""
+    turn: threading.Lock = engine.get_execution_options()[_TURN]
+    return turn
+
+
 def _opened(engine: Engine, backend: Backend, tables: tuple[type[SQLModel], ...]) -> Engine:
-    engine.update_execution_options(**{_BACKEND: backend})
+    engine.update_execution_options(**{_BACKEND: backend, _TURN: threading.Lock()})
     try:
         with _translated(backend):
             with engine.connect().execution_options(**{WRITING: False}) as connection:
