@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clients.cli.doctor import doctor
 from clients.node import (
     NodeFolder,
     NodeParts,
@@ -23,6 +24,8 @@ from federation.settings import make_settings
 from federation.storage.database import write
 
 app = group("Run an institution's node: it joins a study by invitation and trains where the data is.")
+
+app.command()(doctor)
 
 StudyOption = Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest joined.")]
 

@@ -50,7 +50,7 @@ _EXTRAS: Final = {
     "torch": "node",
     "jinja2": "demo",
     "matplotlib": "demo",
-    "psutil": "demo",
+    "psutil": "node",
     "sklearn": "demo",
 }
 

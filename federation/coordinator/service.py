@@ -16,13 +16,14 @@ from federation.flower.strategy import AccordStrategy
 from federation.learning.models import initial_model
 from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
+from federation.network.probe import serve_probe
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyPublished, StudyStarted
 from federation.rules.fixedpoint import pack
 from federation.rules.replay import StudyState, weights_of
 from federation.storage.blobs import BlobStore
 
-from .history import StudyHistory
+from .history import StudyHistory, system_clock
 from .membership import Membership
 from .protocols import (
     AGREEMENT,
@@ -89,12 +90,13 @@ class StudyService:
         self._cosigned_at = 0.0
 
     def serve(self) -> None:
-        """Open the doors: invitations, agreements, revocations, blobs, and the way from node to node."""
+        """Open the doors: invitations, agreements, revocations, blobs, measurements, and the way from node to node."""
         exchange, membership = self._parts.exchange, self._parts.membership
         exchange.serve(JOIN, membership.join, max_bytes=JOIN_BYTES_MAX, strangers=True)
         exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
+        serve_probe(exchange, system_clock)
         Relay(exchange, self._history.state.study, membership.allowed).serve()
 
     def run(self, *, until_settled: bool = False) -> None:

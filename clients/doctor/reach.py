@@ -1,0 +1,142 @@
+"""Can the coordinator be reached, and who really answers there? Name, port, greeting, key: one step after the other.
+
+The greeting tells most: a libp2p peer says ``/multistream/1.0.0`` first. A web proxy or a device that inspects TLS says
+something else or nothing, and no wrong byte of it is ever parsed further than that.
+"""
+
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+
+from clients.doctor.findings import Finding, Level
+
+_ADDRESS: Final = re.compile(
+    r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(/p2p/.*)?"
+)
+_GREETING: Final = b"\x13/multistream/1.0.0\n"
+_PATIENCE_S: Final = 5.0
+_PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the coordinator listens, as its invitation says."""
+
+    host: str
+    port: int
+    named: bool
+    ipv6: bool
+
+
+def target_of(address: str) -> Target | None:
+    """The host and port of a multiaddress; None for one that is not TCP."""
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        return None
+    family = found["family"]
+    return Target(found["host"], int(found["port"]), named=family.startswith("dns"), ipv6=family.endswith("6"))
+
+
+def reach(address: str, environ: Mapping[str, str] | None = None) -> list[Finding]:
+    """Look up the name, knock at the port, listen for the greeting; stops at the first step that fails.
+
+    Args:
+        address: the coordinator's multiaddress.
+        environ: where proxy variables are looked for; None takes the process's own.
+    """
+    target = target_of(address)
+    if target is None:
+        return [_failed("address", f"{address[:200]} is not a TCP address.", "Ask the coordinator for an invitation.")]
+    proxied = _proxy(os.environ if environ is None else environ)
+    found = [] if proxied is None else [proxied]
+    family = socket.AF_INET6 if target.ipv6 else socket.AF_INET
+    began = time.monotonic()
+    try:
+        places = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
+    except OSError as error:
+        remedy = f"Check the name {target.host} and this machine's name server (`getent hosts {target.host}`)."
+        return [*found, _failed("name", f"{target.host} is not found: {error.strerror or error}.", remedy)]
+    if target.named:
+        took_s = time.monotonic() - began
+        seen = f"{target.host} is {places[0][4][0]} (found in {took_s * 1000:.0f} ms)."
+        found.append(Finding("name", Level.OK, seen, figures={"lookup_s": took_s}))
+    return [*found, *_knock(target, family, (str(places[0][4][0]), target.port))]
+
+
+def _knock(target: Target, family: socket.AddressFamily, place: tuple[str, int]) -> list[Finding]:
+    where = f"{target.host} port {target.port}"
+    began = time.monotonic()
+    with socket.socket(family, socket.SOCK_STREAM) as knocking:
+        knocking.settimeout(_PATIENCE_S)
+        try:
+            knocking.connect(place)
+        except TimeoutError:
+            remedy = f"A firewall swallows it: ask for outgoing TCP to {where}. Nothing needs to come in."
+            return [_failed("port", f"{where} does not answer within {_PATIENCE_S:g} s.", remedy)]
+        except ConnectionRefusedError:
+            remedy = "The coordinator may be down, or a firewall refuses: ask the coordinator whether it runs."
+            return [_failed("port", f"{where} refuses the connection.", remedy)]
+        except OSError as error:
+            remedy = f"Check this machine's network; outgoing TCP to {where} must be possible."
+            return [_failed("port", f"{where} cannot be reached: {error.strerror or error}.", remedy)]
+        took_s = time.monotonic() - began
+        seen = f"{where} answers after {took_s * 1000:.0f} ms."
+        found = Finding("port", Level.OK, seen, figures={"connect_s": took_s})
+        return [found, _greeting(knocking, where, place)]
+
+
+def _greeting(knocking: socket.socket, where: str, place: tuple[str, int]) -> Finding:
+    heard = b""
+    try:
+        knocking.sendall(_GREETING)
+        while len(heard) < len(_GREETING):
+            piece = knocking.recv(len(_GREETING) - len(heard))
+            if not piece:
+                break
+            heard += piece
+    except OSError:
+        pass  # what was heard until then is judged
+    if heard == _GREETING:
+        return Finding("greeting", Level.OK, "A libp2p peer answers; nothing between rewrites the connection.")
+    issuer = _tls_issuer(place)
+    what = f"TLS (certificate by {issuer})" if issuer else ("something else" if heard else "nothing")
+    remedy = (
+        f"A proxy, or a device that inspects connections, stands between, or another program listens at {where}: ask "
+        "for outgoing TCP to pass unchanged (it is encrypted and authenticated by itself)."
+    )
+    return _failed("greeting", f"At {where} {what} is heard where a libp2p peer would greet.", remedy)
+
+
+def _tls_issuer(place: tuple[str, int]) -> str:
+    """Who issued the certificate that is shown there, if TLS is spoken; else empty. Nothing is sent through it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection(place, timeout=_PATIENCE_S) as knocking,
+            context.wrap_socket(knocking, server_hostname=None) as shown,
+        ):
+            certificate = x509.load_der_x509_certificate(shown.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):
+        return ""
+    return certificate.issuer.rfc4514_string()[:200] or "nobody"
+
+
+def _proxy(environ: Mapping[str, str]) -> Finding | None:
+    """Proxy variables are worth a word: they do not carry this connection."""
+    name = next((name for name in _PROXY_VARIABLES if environ.get(name)), None)
+    if name is None:
+        return None
+    seen = f"{name} is set; Accord's connection does not go through it, but straight to the coordinator."
+    return Finding("proxy", Level.OK, seen)
+
+
+def _failed(check: str, seen: str, remedy: str) -> Finding:
+    return Finding(check, Level.FAILED, seen, remedy, network=True)
