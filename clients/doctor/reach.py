@@ -93,16 +93,7 @@ def _knock(target: Target, family: socket.AddressFamily, place: tuple[str, int])
 
 
 def _greeting(knocking: socket.socket, where: str, place: tuple[str, int]) -> Finding:
-    heard = b""
-    try:
-        knocking.sendall(_GREETING)
-        while len(heard) < len(_GREETING):
-            piece = knocking.recv(len(_GREETING) - len(heard))
-            if not piece:
-                break
-            heard += piece
-    except OSError:
-        pass  # what was heard until then is judged
+    heard = _heard(knocking)
     if heard == _GREETING:
         return Finding("greeting", Level.OK, "A libp2p peer answers; nothing between rewrites the connection.")
     issuer = _tls_issuer(place)
@@ -112,6 +103,21 @@ def _greeting(knocking: socket.socket, where: str, place: tuple[str, int]) -> Fi
         "for outgoing TCP to pass unchanged (it is encrypted and authenticated by itself)."
     )
     return _failed("greeting", f"At {where} {what} is heard where a libp2p peer would greet.", remedy)
+
+
+def _heard(knocking: socket.socket) -> bytes:
+    """What is said to our greeting, until it is complete, too late, or the line ends."""
+    heard = b""
+    try:
+        knocking.sendall(_GREETING)
+        while len(heard) < len(_GREETING):
+            piece = knocking.recv(len(_GREETING) - len(heard))
+            if not piece:
+                return heard
+            heard += piece
+    except OSError:
+        return heard
+    return heard
 
 
 def _tls_issuer(place: tuple[str, int]) -> str:
