@@ -25,9 +25,9 @@ from federation.rules.envelope import open_envelope
 from federation.rules.merkle import inclusion_proof, verify_inclusion
 from federation.rules.replay import StudyState
 from federation.rules.rewards import pay
-from federation.rules.statements import Statement, statement
+from federation.rules.statements import Statement, statement, whole_of
 from federation.rules.study import open_plan
-from federation.rules.valuation import shapley
+from federation.rules.valuation import method_named
 from federation.settings import PartyFolder, load_settings
 from federation.storage.blobs import FolderBlobStore
 from federation.storage.database import open_database, read
@@ -189,8 +189,9 @@ def _prove(folded: FoldedLog, settlement: Settlement, newest: tuple[int, bytes] 
 
 def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -> Statement:
     values: dict[int, dict[str, Fraction]] = {}
+    method = state.plan.valuation.method
     for number, table in tables.items():
-        worth = zip(table.players, shapley(table.utilities), strict=True)
+        worth = zip(table.players, method_named(method)(table.utilities), strict=True)
         values[number] = {state.site(did): value / audit.UTILITY_UNIT for did, value in worth}
     totals = {state.site(did): value for did, value in audit.values(state, list(tables.values())).items()}
     reward = state.plan.reward
@@ -201,6 +202,7 @@ def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -
         round_values=values,
         payments=pay(totals, reward.pool_microcredits, reward.minimum_share),
         minimum_share=reward.minimum_share,
+        method=method,
     )
 
 
@@ -252,7 +254,7 @@ def _text(data: Mapping[str, Any]) -> str:
             "",
             "Value by round (nats of log loss on the sponsor's validation set; more is better):",
             *rounds,
-            f"  study      {data['value']:+.6f}   {data['share']:.2%} of all improvements",
+            f"  study      {data['value']:+.6f}   {data['share']:.2%} of {whole_of(data['method'])}",
             f"  reward     {credits_:,.6f} credits, on the account {data['account']}",
             "",
             f"Where it stands: entry {log['entry_index']} of the log {log['origin']}, written {log['entry_time']}.",

@@ -35,6 +35,7 @@ class VerificationReport:
         cosignatures: valid ones under the newest checkpoint.
         quorum: how many make it final; None while nobody has agreed.
         rounds: the closed rounds.
+        method: the plan's ``valuation.method``.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
         rewards: site -> micro-credits.
@@ -56,6 +57,7 @@ class VerificationReport:
     cosignatures: int
     quorum: int | None
     rounds: tuple[VerifiedRound, ...]
+    method: str
     settled: bool
     values: dict[str, Fraction]
     rewards: dict[str, int]
@@ -108,6 +110,7 @@ class VerificationReport:
                 }
                 for item in self.rounds
             ],
+            "method": self.method,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
             "rewards": dict(self.rewards),
@@ -130,7 +133,8 @@ class VerificationReport:
             f"  rounds       {len(self.rounds)}, each model recomputed bit for bit, from {counted} updates in all",
         ]
         if self.settled:
-            lines.append("  values       Shapley values and payments recomputed from the published tables")
+            named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
+            lines.append(f"  values       {named} and payments recomputed from the published tables")
             lines.append(f"  utilities    {self._utilities()}")
             lines += [
                 f"    {site:<18} value {float(value):+.6f}   reward {self.rewards[site]} micro-credits"

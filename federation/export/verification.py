@@ -2,7 +2,7 @@
 
 In this order: the plan and who signed it; the manifest, that is every file and every byte; each entry's signature and
 the rules of the log; agreements; checkpoints with their roots, cosignatures and quorums, and the inclusion of what
-matters; every round's model from its updates; Shapley values and payments from the value tables; the ledger; with
+matters; every round's model from its updates; values and payments from the value tables; the ledger; with
 disclosed validation rows also every utility. All but the manifest's own check is independent of the manifest, so that a
 coordinator who signs false files is caught as well.
 """
@@ -97,6 +97,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
             )
             for done in state.closed
         ),
+        method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
         rewards={payment.site: payment.reward for payment in state.payments},

@@ -21,7 +21,7 @@ from federation.rules.fixedpoint import pack, unpack
 from federation.rules.replay import ClosedRound, StudyState
 from federation.rules.rewards import pay
 from federation.rules.study import read
-from federation.rules.valuation import shapley
+from federation.rules.valuation import method_named
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 Blobs = Callable[[str], bytes]
@@ -75,7 +75,9 @@ def open_table(done: ClosedRound, state: StudyState, data: bytes) -> ValueTable:
 
 
 def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
-    """Each party's value over the study: the sum of its Shapley values of the rounds, exact, in units of utility.
+    """Each party's value over the study: the sum of its values of the rounds, exact, in units of utility.
+
+    By the plan's ``valuation.method``, from the same tables whichever it is.
 
     Raises:
         PeerError: the tables do not telescope: a round does not start where the one before ended.
@@ -87,8 +89,9 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
                 f"The value tables of rounds {before.round} and {after.round} do not join.",
                 remedy="Keep them as evidence: one model cannot have two utilities.",
             )
+    method = method_named(state.plan.valuation.method)
     for table in tables:
-        for did, value in zip(table.players, shapley(table.utilities), strict=True):
+        for did, value in zip(table.players, method(table.utilities), strict=True):
             result[did] += value / UTILITY_UNIT
     return result
 

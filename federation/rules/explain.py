@@ -3,6 +3,7 @@
 from typing import Final
 
 from federation.rules.accounting import derive_noise_multiplier
+from federation.rules.statements import METHOD_WORDS
 from federation.rules.study import CategoryColumn, StudyPlan
 from federation.rules.wire import plain_decimal
 
@@ -27,6 +28,8 @@ def explain(plan: StudyPlan) -> str:
     whose = _WHOSE[plan.consent.kind]
     credits_ = plan.reward.pool_microcredits / 1_000_000
     share = plain_decimal(plan.reward.minimum_share * 100)
+    method = plan.valuation.method
+    valued = "Shapley values" if method == "shapley" else f"each by {METHOD_WORDS[method]}"
     paragraphs = [
         f"{plan.title}\nStudy {plan.study_id}, paid by {plan.sponsor}.",
         f"What for. {plan.purpose.statement} (purpose {plan.purpose.duo}{disease})",
@@ -49,7 +52,7 @@ def explain(plan: StudyPlan) -> str:
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
-            f"model on the sponsor's validation set (Shapley values). A share below {share} % of them is "
+            f"model on the sponsor's validation set ({valued}). A share below {share} % of them is "
             "burned, like all that is not paid."
         ),
         (

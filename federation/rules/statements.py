@@ -15,6 +15,17 @@ from federation.rules.rewards import Payments
 
 MICROCREDITS_PER_CREDIT: Final = 1_000_000
 
+METHOD_WORDS: Final[Mapping[str, str]] = {
+    "shapley": "its Shapley value: the mean change over all orders in which the sites could have joined",
+    "banzhaf": "its Banzhaf value: the mean change over all groups of other sites",
+    "leave-one-out": "what would be missing without it",
+    "beta-16-1": "its Beta(16, 1) Shapley value, which looks at what it brings to few others",
+    "beta-4-1": "its Beta(4, 1) Shapley value, which looks more at what it brings to few others",
+    "beta-1-4": "its Beta(1, 4) Shapley value, which looks more at what it brings to many others",
+    "beta-1-16": "its Beta(1, 16) Shapley value, which looks at what it brings to many others",
+}
+"""What each method of valuation means, for people."""
+
 Outcome: TypeAlias = Literal["paid", "below-minimum", "no-positive-value", "not-taken-part"]
 
 
@@ -34,6 +45,7 @@ class Statement:
         burned: micro-credits of the pool that nobody got.
         outcome: which rule decided.
         sentence: all of this in plain words.
+        method: the plan's ``valuation.method``.
     """
 
     study: str
@@ -47,6 +59,7 @@ class Statement:
     burned: int
     outcome: Outcome
     sentence: str
+    method: str = "shapley"
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: money as integers, values as exact fractions (text) and as floats in nats."""
@@ -64,6 +77,7 @@ class Statement:
             "pool_microcredits": self.pool,
             "burned_microcredits": self.burned,
             "outcome": self.outcome,
+            "method": self.method,
             "sentence": self.sentence,
         }
 
@@ -76,6 +90,7 @@ def statement(
     round_values: Mapping[int, Mapping[str, Fraction]],
     payments: Payments,
     minimum_share: Decimal,
+    method: str = "shapley",
 ) -> Statement:
     """Write the statement of one site.
 
@@ -83,10 +98,11 @@ def statement(
         study: the study's id.
         site: the site's short name.
         account: the account that is paid.
-        round_values: round -> (site -> Shapley value in nats), for every round of the study; a site is absent from a
+        round_values: round -> (site -> value in nats), for every round of the study; a site is absent from a
             round in which no update of it was admitted.
         payments: of this study.
         minimum_share: the plan's ``reward.minimum_share``.
+        method: the plan's ``valuation.method``.
 
     Raises:
         OperatorError: the site is not one of the study's.
@@ -102,16 +118,21 @@ def statement(
     admitted = sum(each is not None for each in own.values())
     outcome = _outcome(admitted, value, share, minimum_share)
     nats = float(value)
-    took_part = (
-        f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates changed the model's log loss "
-        f"on the sponsor's validation set by {0.0 - nats:+.6f} nats in all (less is better)."
+    nothing_gained = "an improvement" if method == "shapley" else "a positive value"
+    effect = (
+        f"changed the model's log loss on the sponsor's validation set by {0.0 - nats:+.6f} nats in all "
+        "(less is better)"
+        if method == "shapley"
+        else f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
     )
+    took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
+    whole = whole_of(method)
     reasons: dict[Outcome, str] = {
-        "paid": f"That is {float(share):.2%} of all improvements, so it earned {_credits(reward)} of the pool of "
+        "paid": f"That is {float(share):.2%} of {whole}, so it earned {_credits(reward)} of the pool of "
         f"{_credits(payments.pool)}.",
-        "below-minimum": f"That is {float(share):.2%} of all improvements, below the plan's minimum of "
+        "below-minimum": f"That is {float(share):.2%} of {whole}, below the plan's minimum of "
         f"{float(minimum_share):.2%}, so it earned nothing.",
-        "no-positive-value": "Without an improvement there is no share: it earned nothing, and owes nothing.",
+        "no-positive-value": f"Without {nothing_gained} there is no share: it earned nothing, and owes nothing.",
         "not-taken-part": "Without an admitted update there is no share: it earned nothing.",
     }
     burned = f"Of the pool, {_credits(payments.burned)} went to nobody and was burned."
@@ -127,7 +148,13 @@ def statement(
         burned=payments.burned,
         outcome=outcome,
         sentence=f"{took_part} {reasons[outcome]} {burned}",
+        method=method,
     )
+
+
+def whole_of(method: str) -> str:
+    """What shares are parts of: only Shapley values add up to the measured improvement."""
+    return "all improvements" if method == "shapley" else "all positive values"
 
 
 def _outcome(admitted: int, value: Fraction, share: Fraction, minimum_share: Decimal) -> Outcome:

@@ -225,9 +225,9 @@ class Aggregation(Wire):
 
 
 class Valuation(Wire):
-    """How an institution's value is measured: Shapley values of the bounded negative log loss (nats, 0 .. bound)."""
+    """How an institution's value is measured: by ``method`` from the bounded negative log loss (nats, 0 .. bound)."""
 
-    method: Literal["shapley"]
+    method: Literal["shapley", "banzhaf", "leave-one-out", "beta-16-1", "beta-4-1", "beta-1-4", "beta-1-16"]
     utility: Literal["negative-log-loss"]
     loss_bound: PositiveNumber = Decimal(4)
 

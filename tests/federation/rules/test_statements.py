@@ -5,7 +5,8 @@ import pytest
 
 from federation.errors import OperatorError
 from federation.rules.rewards import Payments, pay
-from federation.rules.statements import Statement, statement
+from federation.rules.statements import METHOD_WORDS, Statement, statement
+from federation.rules.valuation import METHODS
 
 ROUNDS = {
     1: {"cleveland": Fraction(3, 10), "hungary": Fraction(1, 10), "va": Fraction(-1, 10)},
@@ -79,3 +80,20 @@ def test_a_stranger_has_no_statement() -> None:
     with pytest.raises(OperatorError) as caught:
         of("stranger")
     assert "cleveland" in caught.value.remedy
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_statement_says_by_which_method_and_promises_a_measured_change_only_where_values_add_up(method: str) -> None:
+    written = statement(
+        study="heart-1",
+        site="cleveland",
+        account="institution:cleveland",
+        round_values=ROUNDS,
+        payments=payments(),
+        minimum_share=MINIMUM,
+        method=method,
+    )
+    assert written.to_json()["method"] == method
+    assert ("changed the model's log loss" in written.sentence) == (method == "shapley")
+    assert ("of all improvements" in written.sentence) == (method == "shapley")
+    assert METHOD_WORDS[method]
