@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
@@ -31,10 +31,11 @@ from consent.registry.participation import ModelVersion, Participation, PassedOn
 from consent.registry.tables import LICENCE_REF, LOG_NAME, ConsentState, ConsentStudy, ConsentSubject, StoredRecord
 from consent.rules.binding import is_stale
 from consent.rules.decision import Decision, Head, Status, Use
+from consent.rules.guardian import issue_authority
 from consent.rules.receipt import ModelMention, Receipt, RoundInFlight, build_receipt
 from consent.rules.record import Mechanism
 from federation.errors import UnavailableError
-from federation.rules.keys import PrivateKey
+from federation.rules.keys import PrivateKey, PublicKey
 from federation.storage.database import read, scrub, write
 from federation.storage.log import MerkleLog, SqliteLog
 
@@ -192,6 +193,16 @@ class Registry(ConsentLog):
                 if item.epsilon and item.delta  # a study that the node has not described names no cap
             ],
         )
+
+    def authorise(
+        self, guardian: PublicKey, ward: PublicKey, *, valid_from: datetime, majority: datetime
+    ) -> dict[str, Any]:
+        """The institution's signed word that a guardian's key speaks for a ward's (:mod:`consent.rules.guardian`).
+
+        Raises:
+            ConsentError: it would end before it begins, or somebody would be their own guardian.
+        """
+        return issue_authority(issuer=self._key, guardian=guardian, ward=ward, valid_from=valid_from, majority=majority)
 
     def erase(self, subject_ref: str) -> bool:
         """Erase everything that mentions a name, from the database's files too; whether there was anything.

@@ -16,7 +16,7 @@ from consent.web.documents import Prepared, document_hash, prepare_answer, prepa
 from consent.web.pages import language_of
 from consent.web.passkeys import check_gesture, gesture_options, keep_gesture, keep_passkey
 from consent.web.sessions import Role, SignedIn
-from consent.web.state import person, public_origin, remember, session_token, web_of
+from consent.web.state import Web, person, public_origin, remember, session_token, web_of
 from federation.errors import ConsentError, UnavailableError
 from federation.rules.keys import PublicKey
 from federation.rules.wire import Slug
@@ -48,12 +48,13 @@ class ErrorAnswer(BaseModel):
 
 
 class AnswerBody(_Body):
-    """The answers to one version of a request: true is yes."""
+    """The answers to one version of a request: true is yes. ``ward``: a key for whom a guardian signs first."""
 
     did: Did
     request: Slug
     version: Annotated[int, Field(ge=1, le=10**6)]
     choices: Annotated[dict[Slug, bool], Field(min_length=1, max_length=16)]
+    ward: Did | None = None
 
 
 class KeyBody(_Body):
@@ -150,7 +151,10 @@ def prepare(request: Request, body: AnswerBody, who: Person) -> ToSign:
     if notice is None or notice.version != body.version:
         raise ConsentError("The request has changed in the meantime.", remedy="Open it again and read it anew.")
     language = notice.asked.language(language_of(request))
-    return _to_sign(prepare_answer(web, who, did=body.did, notice=notice, language=language, choices=body.choices))
+    prepared = prepare_answer(
+        web, who, did=body.did, notice=notice, language=language, choices=body.choices, ward=body.ward
+    )
+    return _to_sign(prepared)
 
 
 @router.post("/prepare-withdrawal")
@@ -199,13 +203,22 @@ def come_back(request: Request, response: Response, body: ReturnBody) -> Went:
     message = _message(request, body.challenge).encode("utf-8")
     proven = verify(PublicKey.from_did(body.did).raw, bytes.fromhex(body.signature), message)
     fresh = web.sessions.answered(body.challenge, _RETURN, body.did)
-    ref = web.store.ref_of(body.did) if proven and fresh else None
+    ref = _speaks_for(web, body.did) if proven and fresh else None
     if ref is None:
         raise UnavailableError("This key is not known here.", remedy="Ask the institution for a new link.")
     web.sessions.end(session_token(request))
     token, who = web.sessions.begin(Role.PERSON, ref)
     remember(response, token, who, web.clock())
     return Went(path="/mine")
+
+
+def _speaks_for(web: Web, did: str) -> str | None:
+    """Under which name somebody with this key goes on: their own, or that of whom they are guardian of."""
+    guarded = web.guardians.ref_of(did)
+    if guarded is not None:
+        return guarded
+    own = web.store.ref_of(did)
+    return own if own is None or web.guardians.of(own) is None else None
 
 
 def _message(request: Request, token: str) -> str:

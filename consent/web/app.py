@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from consent.language import translations
 from consent.registry import Registry
 from consent.web import api, entry, officer, patient
+from consent.web.guardians import Guardians
 from consent.web.pages import language_of, render
 from consent.web.security import Guard, Refusal
 from consent.web.sessions import Sessions
@@ -66,6 +67,7 @@ def make_app(
         sessions=sessions or Sessions(engine, clock=clock),
         settings=settings,
         clock=clock,
+        guardians=Guardians(engine, clock=clock),
     )
     for router in (entry.router, patient.router, api.router, officer.router):
         app.include_router(router)

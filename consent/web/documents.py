@@ -41,31 +41,44 @@ class OtherKeyError(ConsentError):
 
 
 def prepare_answer(
-    web: Web, who: SignedIn, *, did: str, notice: Notice, language: str, choices: Mapping[str, bool]
+    web: Web,
+    who: SignedIn,
+    *,
+    did: str,
+    notice: Notice,
+    language: str,
+    choices: Mapping[str, bool],
+    ward: str | None = None,
 ) -> Prepared:
     """The document for a person's answers: a grant, or a refusal if no answer allows anything.
+
+    Where a guardian speaks, ``did`` is the guardian's key, and ``ward`` a key for the person, who has none of their own
+    yet (nobody needs to hold it); once the person has a record, its key stands for them and ``ward`` is not looked at.
 
     Raises:
         ConsentError: a purpose has no answer, the key is weak, or another key speaks for this person.
     """
     key = PublicKey.from_did(did)
-    seq, prev = _next(web, who.ref, key)
+    now = web.registry.now()
+    speaker = _speaker(web, who.ref, key, ward, now)
+    seq, prev = _next(web, who.ref, speaker.subject)
     try:
         codes, diseases = notice.asked.granted(choices)
     except ValueError as error:
         raise ConsentError(f"The answers are not complete: {error}.", remedy="Answer every purpose.") from error
-    now = web.registry.now()
+    until = _whole_seconds(now) + timedelta(days=notice.asked.valid_days)
     terms = Terms(
         purposes=codes,
         diseases=diseases,
         epsilon_max=notice.asked.epsilon_max,
         delta_max=notice.asked.delta_max,
-        valid_until=_whole_seconds(now) + timedelta(days=notice.asked.valid_days),
+        valid_until=until if speaker.until is None else min(until, speaker.until),
         conditions={code: values for code, values in notice.asked.conditions.items() if code in codes},
     )
     action = Action.GRANT if codes else Action.REFUSE
     document = build(
-        subject=key,
+        subject=speaker.subject,
+        guardian=speaker.authority,
         institution=web.registry.institution,
         action=action,
         seq=seq,
@@ -86,14 +99,17 @@ def prepare_withdrawal(web: Web, who: SignedIn, *, did: str) -> Prepared:
         ConsentError: nothing is known of this person, or another key speaks for them (they can withdraw without one).
     """
     key = PublicKey.from_did(did)
-    if web.store.did_of(who.ref) != did:
+    guardian = web.guardians.of(who.ref)
+    if (web.store.did_of(who.ref) if guardian is None else guardian.did) != did:
         raise OtherKeyError("Another key speaks here.", remedy="Withdraw without a key: being signed in is enough.")
     head = web.registry.head(who.ref)
     if head is None:
         raise ConsentError("There is nothing to withdraw.", remedy="Nothing of yours is used.")
     now = web.registry.now()
+    speaker = _speaker(web, who.ref, key, None, now)
     document = build(
-        subject=key,
+        subject=speaker.subject,
+        guardian=speaker.authority,
         institution=web.registry.institution,
         action=Action.WITHDRAW,
         seq=head.seq + 1,
@@ -118,9 +134,34 @@ def take_back(web: Web, who: SignedIn, data: bytes) -> tuple[Receipt, str]:
             "This is not the document that was shown to you.",
             remedy="Open the request again and sign what it shows then; nothing was stored.",
         )
+    if (record.guardian is None) != (web.guardians.of(who.ref) is None):
+        raise ConsentError("Who speaks here has changed in the meantime.", remedy="Open the request again.")
     receipt = web.registry.submit(record.canonical, who.ref)
     web.store.answered(receipt.record, draft)
+    if record.guardian is not None:
+        web.guardians.signed_with(who.ref, record.guardian.did)
     return receipt, signed
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    """For whom is signed, on whose word if somebody else signs, and until when that holds."""
+
+    subject: PublicKey
+    authority: Mapping[str, Any] | None = None
+    until: datetime | None = None
+
+
+def _speaker(web: Web, ref: str, key: PublicKey, ward: str | None, now: datetime) -> _Speaker:
+    guardian = web.guardians.of(ref)
+    if guardian is None:
+        return _Speaker(key)
+    did = web.store.did_of(ref) or ward
+    if did is None:
+        raise ConsentError("No key stands for the person yet.", remedy="Load the page again and answer once more.")
+    subject = PublicKey.from_did(did)
+    authority = web.registry.authorise(key, subject, valid_from=now, majority=guardian.until)
+    return _Speaker(subject, authority, guardian.until)
 
 
 def document_hash(record: bytes) -> str:

@@ -38,6 +38,7 @@ def invitation(request: Request) -> Response:
 def open_invitation(request: Request, code: Annotated[str, Form(max_length=_CODE_CHARACTERS_MAX)] = "") -> Response:
     """Use an invitation up: a session begins."""
     web = web_of(request)
+    web.guardians.settle(web.sessions.invited(code), web.sessions)
     opened = web.sessions.open_invitation(code)
     if isinstance(opened, Opened):
         return render(request, "invitation.html", status=_STATUS[opened], problem=opened.value)

@@ -5,7 +5,6 @@ each language from the catalogs, and the officer changes what they like before i
 only what Accord does; what an institution promises beyond (storage elsewhere, other uses) it has to write itself.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -27,6 +26,7 @@ from consent.web.request import (
     Paragraphs,
     PurposeWords,
     RequestWords,
+    right_guesses_max,
 )
 from federation.rules.study import StudyPlan
 from federation.rules.wire import Number, Slug, Wire, plain_decimal
@@ -146,16 +146,6 @@ def write_request(outline: Outline, catalogs: Mapping[str, NullTranslations]) ->
     )
 
 
-def right_guesses_max(epsilon: Decimal, delta: Decimal) -> int:
-    """Of 100 guesses whether a person took part, made from all that leaves the institution: at most so many are right.
-
-    Without any knowledge 50 are. The bound for two equally likely cases is (e^epsilon + delta) / (1 + e^epsilon)
-    (Kairouz, Oh, Viswanath 2015, theorem 2.1), rounded up.
-    """
-    odds = math.exp(epsilon)
-    return min(100, math.ceil(100 * (odds + float(delta)) / (1 + odds)))
-
-
 def unsaid(asked: ConsentRequest) -> list[tuple[str, str]]:
     """Where a text does not name a figure that binds: (the name of its field, the figure as the text should have it).
 
@@ -267,11 +257,11 @@ def _layers(outline: Outline, own: OwnWords, catalog: NullTranslations, language
         data=_("These parts of your record are used, here at %(institution)s:") % names + "\n" + listed,
         duration=days,
         privacy=_(
-            "Before anything leaves %(institution)s, random noise is added, so that what leaves would look nearly the"
-            " same if you had not taken part. Somebody who sees everything that one study sends out, and has to guess"
-            " whether you are in it, would be right in at most %(guesses)d of 100 guesses. Tossing a coin is right in"
-            " 50.\nThe formal limits for one study are epsilon %(epsilon)s and delta %(delta)s. A study that asks for"
-            " more does not use your data."
+            "Before anything leaves %(institution)s, random noise is added, which limits how well anybody could tell"
+            " whether you took part. Somebody who sees everything that one study sends out, and has to guess whether"
+            " you are in it, would be right in at most %(guesses)d of 100 guesses. Tossing a coin is right in 50.\n"
+            "The formal limits for one study are epsilon %(epsilon)s and delta %(delta)s. A study that asks for more"
+            " does not use your data."
         )
         % {**names, **numbers},
         reward=reward,

@@ -16,7 +16,7 @@ from sqlmodel import col, delete, select
 
 from consent.registry import LICENCE_REF
 from consent.rules.receipt import REF_CHARACTERS_MAX
-from consent.web.sessions import Role, Sessions
+from consent.web.sessions import Role
 from consent.web.state import Web
 from consent.web.tables import WEB_TABLES, WebInvitation
 from federation.errors import OperatorError, UnavailableError
@@ -86,9 +86,13 @@ def names_in(text: str) -> list[str]:
     return found
 
 
-def invite(sessions: Sessions, refs: Iterable[str], request: str | None) -> list[Invited]:
-    """A one-time code for each of ``refs``."""
-    return [Invited(ref, *sessions.invite(Role.PERSON, ref, request=request)) for ref in refs]
+def invite(web: Web, refs: Iterable[str], request: str | None) -> list[Invited]:
+    """A one-time code for each of ``refs``, or for who is their guardian now."""
+    made = []
+    for ref in refs:
+        web.guardians.settle(ref, web.sessions)
+        made.append(Invited(ref, *web.sessions.invite(Role.PERSON, ref, request=request)))
+    return made
 
 
 def table_of(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -68,9 +68,9 @@ def invite_people(request: Request, name: Name, form: Form) -> Response:
             raise OperatorError("The request is closed.", remedy="Publish a new version of it first.")
     except OperatorError as error:
         return _invite_page(request, name, notice, text, f"{error.message} {error.remedy}")
-    made = invite(web.sessions, names, name)
+    made = invite(web, names, name)
     trail_of(request).add(Act.INVITED, request=name, people=len(made))
-    return _links(request, made, f"/officer/requests/{name}")
+    return links(request, made, f"/officer/requests/{name}")
 
 
 @router.post("/links.csv")
@@ -121,6 +121,7 @@ def one(request: Request, identifier: Identifier) -> Response:
         ref=ref,
         identifier=identifier,
         records=records[::-1],
+        guardian=web.guardians.of(ref),
         withdrawn=not records or records[-1][0].action is Action.WITHDRAW,
         means=means,
         invitations=web.sessions.pending_invitations(ref),
@@ -145,9 +146,9 @@ def new_link(request: Request, identifier: Identifier) -> Response:
     ref = find(web, identifier)
     notice = web.store.open_request()
     web.sessions.end_all(ref)
-    made = invite(web.sessions, [ref], None if notice is None else notice.request)
+    made = invite(web, [ref], None if notice is None else notice.request)
     trail_of(request).add(Act.INVITED, people=1)
-    return _links(request, made, f"/officer/people/{identifier}")
+    return links(request, made, f"/officer/people/{identifier}")
 
 
 @router.get("/people/{identifier}/erase")
@@ -188,7 +189,8 @@ def _people_page(request: Request, query: str) -> Response:
     return render(request, "officer/people.html", rows=rows, total=len(found), query=query, shown_max=SHOWN_MAX)
 
 
-def _links(request: Request, made: list[Invited], back: str) -> Response:
+def links(request: Request, made: list[Invited], back: str) -> Response:
+    """The page that shows fresh links, this once."""
     origin = public_origin(request)
     shown = []
     for invited in made:

@@ -32,6 +32,7 @@ class Act(StrEnum):
     CLOSED = "closed"
     INVITED = "invited"
     WITHDREW = "withdrew"
+    GUARDIAN = "guardian"
     ERASED = "erased"
     EXPORTED = "exported"
 

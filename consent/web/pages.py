@@ -9,7 +9,9 @@ from starlette.responses import HTMLResponse
 
 from consent.language import day, instant, negotiate, number, translations
 from consent.web.assets import asset_path, imports_of
+from consent.web.guardians import Appointment
 from consent.web.security import nonce_of
+from consent.web.sessions import Role
 from consent.web.state import LANGUAGE_COOKIE, signed_in, web_of
 
 # Each language's name in itself: a reader who is lost finds the own one.
@@ -29,6 +31,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
         "languages": LANGUAGES,
         "nonce": nonce_of(request),
         "now": web_of(request).clock(),
+        "ward": ward_of(request),
         "who": who,
     }
     text = environment(language).get_template(template).render(context | values)
@@ -36,6 +39,12 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
     response.headers["Content-Language"] = language
     response.headers["Vary"] = "Accept-Language, Cookie"
     return response
+
+
+def ward_of(request: Request) -> Appointment | None:
+    """The guardian's appointment, where a guardian is reading for somebody; None for everybody else."""
+    who = signed_in(request)
+    return None if who is None or who.role is not Role.PERSON else web_of(request).guardians.of(who.ref)
 
 
 def language_of(request: Request) -> str:

@@ -4,8 +4,6 @@ Each shows its own reader's data and nobody else's. Reading and withdrawing work
 signing needs both.
 """
 
-import math
-from decimal import Decimal
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
@@ -15,10 +13,11 @@ from consent.language import day, purposes, translations
 from consent.rules.receipt import ReceiptCredential, open_receipt
 from consent.rules.record import Action, ConsentRecord
 from consent.web.belongings import binds, everything, part_of, read_chain
+from consent.web.guardians import Appointment
 from consent.web.pages import language_of, render
 from consent.web.passkeys import gesture_for, relying_party
 from consent.web.renewal import Renewal, renewal
-from consent.web.request import LAYERS, notice_hash, notice_text
+from consent.web.request import LAYERS, notice_hash, notice_text, right_guesses_max
 from consent.web.sessions import SignedIn
 from consent.web.state import Web, person, web_of
 from federation.errors import UnavailableError
@@ -62,8 +61,9 @@ def ask(request: Request, name: str, who: Person) -> Response:
         text=notice_text(notice.asked, shown),
         text_hash=notice_hash(notice.asked, shown),
         until=web.clock() + notice.asked.lasts,
-        factor=worst_case_factor(notice.asked.epsilon_max),
+        right_guesses=right_guesses_max(notice.asked.epsilon_max, notice.asked.delta_max),
         key_name=key_name(web, who.ref),
+        wants_ward=web.guardians.of(who.ref) is not None and web.store.did_of(who.ref) is None,
         passkeys=relying_party(request) is not None,
         current=None if not chain else {"sentence": sentence_of(chain[-1].record, language)},
         renewal=_renewal(web, who.ref, language, notice.request),
@@ -91,6 +91,7 @@ def receipt(request: Request, digest: str, who: Person) -> Response:
         allowed=_allowed(credential.record, language),
         answer=next((item for item in web.store.answers(ref=who.ref) if item.digest == digest), None),
         gesture=gesture_for(web, digest),
+        guardian=_guardian_of(web, who.ref, credential.record),
         in_log=None if credential.place is None else credential.place.index,
         in_flight=credential.rounds_in_flight,
         models=credential.models,
@@ -137,7 +138,9 @@ def ask_to_withdraw(request: Request, who: Person) -> Response:
     web = web_of(request)
     if web.registry.head(who.ref) is None:
         return RedirectResponse("/mine", status_code=303)
-    return render(request, "withdraw.html", key_name=key_name(web, who.ref), did=web.store.did_of(who.ref))
+    guardian = web.guardians.of(who.ref)
+    did = web.store.did_of(who.ref) if guardian is None else guardian.did or ""
+    return render(request, "withdraw.html", key_name=key_name(web, who.ref), did=did)
 
 
 @router.post("/withdraw")
@@ -157,8 +160,9 @@ def come_back(request: Request) -> Response:
 
 
 def key_name(web: Web, ref: str) -> str:
-    """The name of a person's key in their browser: two people who share one browser have a key each."""
-    handle = tagged_hash("web-key", ref.encode("utf-8")).hex()[: 2 * _KEY_NAME_BYTES]
+    """The name of a person's key in their browser: people who share one browser, and guardians, have a key each."""
+    tag = "web-key" if web.guardians.of(ref) is None else "web-guardian-key"
+    handle = tagged_hash(tag, ref.encode("utf-8")).hex()[: 2 * _KEY_NAME_BYTES]
     return f"{web.registry.institution.did}|{handle}"
 
 
@@ -166,11 +170,6 @@ def first_sentence(text: str) -> str:
     """The first sentence of a layer: what is read before the layer is opened."""
     ends = [at + 1 for end in _SENTENCE_END if (at := text.find(end)) >= 0]
     return text[: min(ends)] if ends else text
-
-
-def worst_case_factor(epsilon: Decimal) -> int:
-    """How far one result can shift the odds of any guess about one person: e to the epsilon, rounded up."""
-    return math.ceil(math.exp(epsilon))
 
 
 def state_of(newest: ConsentRecord | None, web: Web) -> str:
@@ -207,6 +206,10 @@ def _renewal(web: Web, ref: str, language: str, request: str) -> Renewal | None:
 def _allowed(record: ConsentRecord, language: str) -> str:
     terms = record.terms
     return "" if terms is None else purposes(terms.purposes, terms.diseases, language)
+
+
+def _guardian_of(web: Web, ref: str, record: ConsentRecord) -> Appointment | None:
+    return None if record.guardian is None else web.guardians.who_signed(ref, record.guardian.did)
 
 
 def _meaning(credential: ReceiptCredential, language: str) -> str:

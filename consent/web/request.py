@@ -6,6 +6,7 @@ yes carries. A version never changes once it is published; a change is a new ver
 Pure: what is stored and who may change it is decided elsewhere.
 """
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -152,3 +153,13 @@ def notice_text(request: ConsentRequest, language: str) -> str:
 def notice_hash(request: ConsentRequest, language: str) -> str:
     """SHA-256 of :func:`notice_text` in UTF-8, hexadecimal."""
     return sha256_hex(notice_text(request, language).encode("utf-8"))
+
+
+def right_guesses_max(epsilon: Decimal, delta: Decimal) -> int:
+    """Of 100 guesses whether a person took part, made from all that leaves the institution: at most so many are right.
+
+    Without any knowledge 50 are. The bound for two equally likely cases is (e^epsilon + delta) / (1 + e^epsilon)
+    (Kairouz, Oh, Viswanath 2015, theorem 2.1), rounded up.
+    """
+    odds = math.exp(epsilon)
+    return min(100, math.ceil(100 * (odds + float(delta)) / (1 + odds)))

@@ -146,6 +146,29 @@ class Sessions:
                 delete(WebSession).where(col(WebSession.ref) == ref, col(WebSession.role) == Role.PERSON.value)
             )
 
+    def revoke(self, ref: str, before: datetime | None = None) -> None:
+        """Log a person out everywhere; links that were made for them (``before`` then) open nothing any more."""
+        self.end_all(ref)
+        now = format_instant(self._clock())
+        with write(self._engine) as session:
+            rows = session.exec(
+                select(WebInvitation).where(
+                    col(WebInvitation.ref) == ref,
+                    col(WebInvitation.role) == Role.PERSON.value,
+                    col(WebInvitation.expires_at) > now,
+                )
+            )
+            for row in rows:
+                if before is None or parse_instant(row.created_at) < before:
+                    row.expires_at = now
+                    session.add(row)
+
+    def invited(self, code: str) -> str:
+        """The local name of the person whom an invitation is for; empty for an officer's, or if there is none."""
+        with read(self._engine) as session:
+            row = session.get(WebInvitation, hashed(plain_code(code)))
+        return "" if row is None else row.ref
+
     def challenge(self, purpose: str, ref: str = "") -> str:
         """A random text that has to be answered within ten minutes, once, for ``purpose``."""
         token = secrets.token_urlsafe(32)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from consent.registry import Registry
+from consent.web.guardians import Guardians
 from consent.web.security import Limits
 from consent.web.sessions import Role, Sessions, SignedIn
 from consent.web.store import Store
@@ -43,6 +44,7 @@ class Web:
     sessions: Sessions
     settings: WebSettings
     clock: Callable[[], datetime]
+    guardians: Guardians
 
 
 class NotSignedInError(Exception):
@@ -76,9 +78,12 @@ def person(request: Request) -> SignedIn:
     """The person who is asking (a dependency of pages that are a person's own).
 
     Raises:
-        NotSignedInError: nobody is signed in, or an officer is.
+        NotSignedInError: nobody is signed in, or an officer is, or it was a guardian whose time is over.
     """
-    return _as(request, Role.PERSON)
+    web, who = web_of(request), _as(request, Role.PERSON)
+    if web.guardians.settle(who.ref, web.sessions):
+        raise NotSignedInError(Role.PERSON)
+    return who
 
 
 def officer(request: Request) -> SignedIn:

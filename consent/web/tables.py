@@ -106,6 +106,21 @@ class WebAnswer(SQLModel, table=True):
     answered_at: str
 
 
+class WebGuardian(SQLModel, table=True):
+    """Who speaks, or spoke, for a person; ``until`` from when on the person does, ``ended_at`` if it is over."""
+
+    __tablename__ = "web_guardian"
+
+    id: int | None = Field(default=None, primary_key=True)
+    ref: str = Field(index=True)
+    name: str
+    relation: str
+    until: str
+    did: str | None = Field(default=None, index=True)
+    appointed_at: str
+    ended_at: str | None = None
+
+
 class WebPasskey(SQLModel, table=True):
     """A passkey of a person (``digest`` None), or the gesture made for one record, kept as evidence."""
 
@@ -140,6 +155,7 @@ WEB_TABLES: Final[tuple[type[SQLModel], ...]] = (
     WebChallenge,
     WebDraft,
     WebAnswer,
+    WebGuardian,
     WebPasskey,
     WebProfile,
     *OFFICER_TABLES,

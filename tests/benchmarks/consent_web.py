@@ -40,6 +40,7 @@ from consent.cli.serve import Institution, open_institution
 from consent.registry import RoundOf
 from consent.rules.record import sign_record
 from consent.web.documents import prepare_answer, prepare_withdrawal, take_back
+from consent.web.guardians import Guardians
 from consent.web.officer_coverage import uses_of
 from consent.web.sessions import Role, Sessions, SignedIn
 from consent.web.starter import STARTER
@@ -152,7 +153,8 @@ class Desk:
             return datetime.now(UTC)
 
         sessions, store = Sessions(place.engine, clock=now), Store(place.engine, clock=now)
-        return cls(place, Web(place.registry, store, sessions, WebSettings("City Hospital"), now), sessions)
+        guardians = Guardians(place.engine, clock=now)
+        return cls(place, Web(place.registry, store, sessions, WebSettings("City Hospital"), now, guardians), sessions)
 
     def sign(self, ref: str, *, withdrawing: bool = False) -> bytes:
         """What a person's browser signs: a yes to everything, or the withdrawal of it; not handed in."""

@@ -28,6 +28,11 @@ export async function makeKey(name) {
   return findKey(name);
 }
 
+/** A key that nobody keeps, as a did: it stands for somebody for whom a guardian signs. */
+export async function nobodysDid() {
+  return didKey((await ((await hasEd25519()) ? nativeKey() : wrappedKey())).publicKey);
+}
+
 /** Every key's name that begins with a prefix. */
 export async function keyNames(prefix) {
   const names = await request("readonly", (store) => store.getAllKeys());

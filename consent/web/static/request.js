@@ -1,6 +1,6 @@
 // Answering a request: choose, review the exact text, sign.
 
-import { makeKey } from "./keys.js";
+import { makeKey, nobodysDid } from "./keys.js";
 import { available, gesture } from "./passkey.js";
 import { Refused, ask, say, signed } from "./signing.js";
 
@@ -22,9 +22,15 @@ form.addEventListener("submit", async (event) => {
       request: form.dataset.request,
       version: Number(form.dataset.version),
       choices,
+      ...(form.dataset.ward === "yes" ? { ward: await nobodysDid() } : {}),
     });
     show(choices);
   });
+});
+
+form.addEventListener("change", (event) => {
+  event.target.closest("fieldset").querySelector(".problem").hidden = true;
+  say(status, "");
 });
 
 document.querySelector("#change").addEventListener("click", () => {

@@ -12,7 +12,7 @@ const names = await keyNames(words.prefix).catch(() => []);
 if (names.length === 0) {
   say(status, words.none);
 } else {
-  button.hidden = false;
+  button.parentElement.hidden = false;
   button.addEventListener("click", comeBack);
 }
 

@@ -18,11 +18,10 @@ from consent.web.officer_draft import (
     Outline,
     OwnWords,
     outline_of,
-    right_guesses_max,
     unsaid,
     write_request,
 )
-from consent.web.request import LAYERS
+from consent.web.request import LAYERS, right_guesses_max
 from consent.web.starter import starter_request
 from federation.rules.study import plan_from_toml
 
