@@ -1,14 +1,15 @@
-"""Blobs by name: fetched from a peer in pieces, resumed after a break, believed only when the hash is right.
+"""Blobs by name: fetched from a peer in pieces, resumed after any break, believed only when the hash is right.
 
 A blob's name is the SHA-256 of its bytes, so it does not matter from whom it comes. The protocol is one request per
-piece, ``{"name", "offset"}`` in canonical JSON; the answer is eight bytes with the blob's size, then at most 1 MiB from
-the offset on. What was fetched before a break is kept in this process, and the next attempt goes on behind it.
+piece, ``{"name", "offset", "length"}`` in canonical JSON; the answer is eight bytes with the blob's size, then at most
+``length`` bytes from the offset on. What has arrived lies in the store, and the next attempt goes on behind it, also
+after this process was killed. A cut costs one piece: pieces are as long as arrives in about a second on this line.
 """
 
-import hashlib
 import threading
 import time
 from typing import Final
+from weakref import WeakValueDictionary
 
 from federation.errors import PeerError, UnavailableError
 from federation.network.exchange import Exchange
@@ -16,16 +17,21 @@ from federation.rules.canonical import canonical_bytes, parse_canonical
 from federation.rules.keys import PublicKey
 from federation.storage.blobs import BlobStore
 
-BLOB: Final = "/accord/blob/1"
+BLOB: Final = "/accord/blob/2"
 PIECE_BYTES: Final = 1 << 20
-PARTIAL_BYTES_MAX: Final = 256 << 20
-"""How much of unfinished blobs a process keeps, in all."""
+"""The longest piece."""
+_PIECE_BYTES_MIN: Final = 16 * 1024
+_PIECE_BYTES_FIRST: Final = 128 * 1024
+_QUICK_S: Final = 0.4
+_SLOW_S: Final = 1.0
 _REQUEST_BYTES_MAX: Final = 256
 _SIZE_BYTES: Final = 8
 _NAME_DIGITS: Final = 64
 
-_partial: dict[tuple[PublicKey, str], bytearray] = {}
-_partial_lock = threading.Lock()
+_lengths: dict[PublicKey, int] = {}
+"""How long a piece was last, by peer: the next blob begins where the last one ended."""
+_fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+"""One at a time fetches a blob; a lock is there as long as somebody holds it."""
 
 
 def serve_blobs(exchange: Exchange, store: BlobStore) -> None:
@@ -33,13 +39,11 @@ def serve_blobs(exchange: Exchange, store: BlobStore) -> None:
 
     def handle(_peer: PublicKey, payload: bytes) -> bytes:
         document = parse_canonical(payload, max_bytes=_REQUEST_BYTES_MAX)
-        if not isinstance(document, dict) or set(document) != {"name", "offset"}:
-            raise _refused("the request does not have exactly the fields name and offset")
-        name, offset = document["name"], document["offset"]
-        if not isinstance(offset, int) or isinstance(offset, bool) or offset < 0:
-            raise _refused("the offset is not a whole number")
-        data = store.get(_checked(name))
-        return len(data).to_bytes(_SIZE_BYTES, "big") + data[offset : offset + PIECE_BYTES]
+        if not isinstance(document, dict) or set(document) != {"name", "offset", "length"}:
+            raise _refused("the request does not have exactly the fields name, offset and length")
+        offset, length = _whole(document["offset"]), _whole(document["length"])
+        size, piece = store.piece(_checked(document["name"]), offset, min(length, PIECE_BYTES))
+        return size.to_bytes(_SIZE_BYTES, "big") + piece
 
     exchange.serve(BLOB, handle, max_bytes=_REQUEST_BYTES_MAX)
 
@@ -53,7 +57,7 @@ def fetch_blob(
         exchange: this party's end of the network.
         peer: whom to ask.
         name: SHA-256 of the bytes, 64 hexadecimal digits.
-        store: where the verified blob is put.
+        store: where the verified blob is put, and what has arrived of it until then.
         timeout_s: the time for the whole blob.
         max_bytes: the largest blob that is accepted.
 
@@ -61,62 +65,71 @@ def fetch_blob(
         UnavailableError: the peer does not have it, or does not answer in time; what came is kept for the next attempt.
         PeerError: what came does not hash to ``name``, or breaks the protocol; nothing of it is kept.
     """
-    if store.has(_checked(name)):
-        return store.get(name)
-    with _partial_lock:
-        data = _partial.pop((peer, name), bytearray())
     deadline = time.monotonic() + timeout_s
+    alone = _fetching.setdefault(_checked(name), threading.Lock())
+    if not alone.acquire(timeout=timeout_s):
+        raise _late(name)
     try:
-        size = None
-        while size is None or len(data) < size:
-            size = _next_piece(exchange, peer, name, data, size, timeout_s=deadline - time.monotonic(), bound=max_bytes)
-    except UnavailableError:
-        _keep((peer, name), data)
+        # What an earlier attempt left may be another peer's lie: only what came in one go is held against this one.
+        resumed = store.begun(name) > 0
+        while not store.has(name):
+            _complete(exchange, peer, name, store, deadline=deadline, max_bytes=max_bytes)
+            if not store.finish(name) and not resumed:
+                raise _refused(f"what {peer.did} sent as {name} has another hash")
+            resumed = False
+    except PeerError:
+        store.forget(name)
         raise
-    blob = bytes(data)
-    if hashlib.sha256(blob).hexdigest() != name:
-        raise _refused(f"what {peer.did} sent as {name} has another hash")
-    store.put(blob)
-    return blob
+    finally:
+        alone.release()
+    return store.get(name)
 
 
-def _next_piece(
-    exchange: Exchange,
-    peer: PublicKey,
-    name: str,
-    data: bytearray,
-    size: int | None,
-    *,
-    timeout_s: float,
-    bound: int,
-) -> int:
-    """Fetch what follows ``data`` and add it; the blob's size."""
-    if timeout_s <= 0:
-        raise UnavailableError(
-            f"The blob {name} did not arrive in time.", remedy="Try again; what has arrived is kept."
-        )
-    request = canonical_bytes({"name": name, "offset": len(data)})
-    answer = exchange.request(peer, BLOB, request, timeout_s=timeout_s, max_bytes=_SIZE_BYTES + PIECE_BYTES)
-    announced, piece = int.from_bytes(answer[:_SIZE_BYTES], "big"), answer[_SIZE_BYTES:]
-    if len(answer) < _SIZE_BYTES or announced > bound or (size is not None and announced != size):
-        raise _refused(f"{peer.did} announces {announced} bytes for {name}; at most {bound} are allowed")
-    expected = min(PIECE_BYTES, announced - len(data))
-    if expected < 0 or len(piece) != expected:
-        raise _refused(f"{peer.did} sent {len(piece)} bytes of {name} where {expected} were due")
-    data += piece
-    return announced
+def _complete(
+    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, deadline: float, max_bytes: int
+) -> None:
+    """Fetch what is missing of an unfinished blob, piece by piece."""
+    size, here = None, store.begun(name)
+    while size is None or here < size:
+        length = _lengths.get(peer, _PIECE_BYTES_FIRST)
+        began = time.monotonic()
+        if began >= deadline:
+            raise _late(name)
+        request = canonical_bytes({"name": name, "offset": here, "length": length})
+        answer = exchange.request(peer, BLOB, request, timeout_s=deadline - began, max_bytes=_SIZE_BYTES + length)
+        announced, piece = int.from_bytes(answer[:_SIZE_BYTES], "big"), answer[_SIZE_BYTES:]
+        if len(answer) < _SIZE_BYTES or announced > max_bytes or (size is not None and announced != size):
+            raise _refused(f"{peer.did} announces {announced} bytes for {name}; at most {max_bytes} are allowed")
+        expected = min(length, announced - here)
+        if expected < 0 or len(piece) != expected:
+            raise _refused(f"{peer.did} sent {len(piece)} bytes of {name} where {expected} were due")
+        store.extend(name, here, piece)
+        size, here = announced, here + len(piece)
+        if len(piece) == length:
+            _lengths[peer] = _next_length(length, time.monotonic() - began)
 
 
-def _keep(key: tuple[PublicKey, str], data: bytearray) -> None:
-    with _partial_lock:
-        if data and sum(len(each) for each in _partial.values()) + len(data) <= PARTIAL_BYTES_MAX:
-            _partial[key] = data
+def _next_length(length: int, took_s: float) -> int:
+    """Twice as long after a quick piece, half as long after a slow one."""
+    if took_s < _QUICK_S:
+        return min(2 * length, PIECE_BYTES)
+    return max(length // 2, _PIECE_BYTES_MIN) if took_s > _SLOW_S else length
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _refused("the offset or the length is not a whole number")
+    return value
 
 
 def _checked(name: object) -> str:
     if not isinstance(name, str) or len(name) != _NAME_DIGITS or not set(name) <= set("0123456789abcdef"):
         raise _refused(f"{str(name)[:80]!r} is not a blob's name")
     return name
+
+
+def _late(name: str) -> UnavailableError:
+    return UnavailableError(f"The blob {name} did not arrive in time.", remedy="Try again; what has arrived is kept.")
 
 
 def _refused(why: str) -> PeerError:

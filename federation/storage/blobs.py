@@ -5,6 +5,7 @@ Blobs are public to the study's parties (models, updates, tables); nothing about
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -41,6 +42,36 @@ class BlobStore(Protocol):
 
     def names(self) -> list[str]:
         """All names, sorted."""
+        ...
+
+    def piece(self, name: str, offset: int, length: int) -> tuple[int, bytes]:
+        """(the blob's size, at most ``length`` bytes from ``offset`` on), not hashed: whoever joins the pieces checks.
+
+        Raises:
+            UnavailableError: the store does not have it.
+            PeerError: the name is not a SHA-256.
+        """
+        ...
+
+    def begun(self, name: str) -> int:
+        """How many bytes of an unfinished blob are here."""
+        ...
+
+    def extend(self, name: str, offset: int, data: bytes) -> None:
+        """Add what follows to an unfinished blob; it survives the process, and is nothing until :meth:`finish`.
+
+        Raises:
+            OperatorError: the disk refuses.
+            ValueError: ``offset`` is not where the unfinished blob ends (a mistake of the caller).
+        """
+        ...
+
+    def finish(self, name: str) -> bool:
+        """Make the unfinished blob a blob, durably, if it hashes to ``name``; else forget it. Whether it did."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Drop an unfinished blob."""
         ...
 
 
@@ -104,6 +135,62 @@ class FolderBlobStore:
         """See :meth:`BlobStore.names`."""
         return sorted(entry.name for entry in os.scandir(self._path) if self.has(entry.name))
 
+    def piece(self, name: str, offset: int, length: int) -> tuple[int, bytes]:
+        """See :meth:`BlobStore.piece`."""
+        _check_name(name)
+        try:
+            with (self._path / name).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(min(offset, size))
+                return size, file.read(length)
+        except FileNotFoundError:
+            raise _missing(name) from None
+        except OSError as error:
+            raise _unreadable(self._path / name, error) from error
+
+    def begun(self, name: str) -> int:
+        """See :meth:`BlobStore.begun`."""
+        try:
+            return self._unfinished(name).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def extend(self, name: str, offset: int, data: bytes) -> None:
+        """See :meth:`BlobStore.extend`. It is not synced: a piece that a crash of the machine eats is fetched again."""
+        path = self._unfinished(name)
+        try:
+            with open(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as file:  # noqa: PTH123 - a Path cannot be opened with a mode
+                if file.tell() != offset:
+                    raise ValueError(f"{file.tell()} bytes of {name} are here, not {offset}")
+                file.write(data)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def finish(self, name: str) -> bool:
+        """See :meth:`BlobStore.finish`: hash, fsync, rename, fsync of the folder."""
+        path = self._unfinished(name)
+        try:
+            with path.open("rb") as file:
+                right = hashlib.file_digest(file, "sha256").hexdigest() == name
+                if right:
+                    os.fsync(file.fileno())
+            if not right:
+                path.unlink()
+                return False
+            path.rename(self._path / name)
+            _sync_folder(self._path)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+        return True
+
+    def forget(self, name: str) -> None:
+        """See :meth:`BlobStore.forget`."""
+        self._unfinished(name).unlink(missing_ok=True)
+
+    def _unfinished(self, name: str) -> Path:
+        _check_name(name)
+        return self._path / f".unfinished-{name}"
+
     def _read(self, name: str) -> bytes | None:
         if not self.has(name):
             return None
@@ -112,9 +199,7 @@ class FolderBlobStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise OperatorError(
-                f"The blob {self._path / name} cannot be read: {error.strerror}.", remedy="Check the file and its disk."
-            ) from error
+            raise _unreadable(self._path / name, error) from error
 
 
 class MemoryBlobStore:
@@ -122,6 +207,7 @@ class MemoryBlobStore:
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
+        self._unfinished: dict[str, bytearray] = {}
         self._lock = threading.Lock()
 
     def put(self, data: bytes) -> str:
@@ -150,6 +236,35 @@ class MemoryBlobStore:
         with self._lock:
             return sorted(self._blobs)
 
+    def piece(self, name: str, offset: int, length: int) -> tuple[int, bytes]:
+        """See :meth:`BlobStore.piece`."""
+        data = self.get(name)
+        return len(data), data[offset : offset + length]
+
+    def begun(self, name: str) -> int:
+        """See :meth:`BlobStore.begun`."""
+        with self._lock:
+            return len(self._unfinished.get(name, b""))
+
+    def extend(self, name: str, offset: int, data: bytes) -> None:
+        """See :meth:`BlobStore.extend`."""
+        with self._lock:
+            unfinished = self._unfinished.setdefault(name, bytearray())
+            if len(unfinished) != offset:
+                raise ValueError(f"{len(unfinished)} bytes of {name} are here, not {offset}")
+            unfinished += data
+
+    def finish(self, name: str) -> bool:
+        """See :meth:`BlobStore.finish`."""
+        with self._lock:
+            data = bytes(self._unfinished.pop(name, b""))
+        return sha256_hex(data) == name and self.put(data) == name
+
+    def forget(self, name: str) -> None:
+        """See :meth:`BlobStore.forget`."""
+        with self._lock:
+            self._unfinished.pop(name, None)
+
 
 def _check_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
@@ -167,6 +282,10 @@ def _checked(name: str, data: bytes) -> bytes:
 
 def _missing(name: str) -> UnavailableError:
     return UnavailableError(f"The blob {name} is not here.", remedy="Fetch it from a peer that has it.")
+
+
+def _unreadable(path: Path, error: OSError) -> OperatorError:
+    return OperatorError(f"The blob {path} cannot be read: {error.strerror}.", remedy="Check the file and its disk.")
 
 
 def _unwritable(path: Path, error: OSError) -> OperatorError:

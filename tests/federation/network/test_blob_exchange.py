@@ -2,17 +2,18 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import PeerError, UnavailableError
-from federation.network.blobs import BLOB, PIECE_BYTES, fetch_blob, serve_blobs
+from federation.network.blobs import _PIECE_BYTES_MIN, BLOB, PIECE_BYTES, _next_length, fetch_blob, serve_blobs
 from federation.network.memory import Delivery, Fate, MemoryExchange, MemoryNetwork
 from federation.rules.canonical import canonical_bytes, parse
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.storage.blobs import MemoryBlobStore
+from federation.storage.blobs import FolderBlobStore, MemoryBlobStore
 
 HOLDER = PrivateKey(b"h" * 32)
 SEEKER = PrivateKey(b"s" * 32)
@@ -46,6 +47,12 @@ def test_what_is_stored_is_not_fetched() -> None:
     assert fetch(seeker, ours.put(b"here"), ours) == b"here"
 
 
+@pytest.fixture(autouse=True)
+def _long_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces as long as they may be, so that tests know where they begin."""
+    monkeypatch.setattr("federation.network.blobs._lengths", {HOLDER.public: PIECE_BYTES})
+
+
 def test_a_broken_transfer_goes_on_where_it_stopped() -> None:
     offsets: list[int] = []
     broken = True
@@ -65,6 +72,43 @@ def test_a_broken_transfer_goes_on_where_it_stopped() -> None:
     offsets.clear()
     assert fetch(seeker, name, ours) == data
     assert offsets == [2 * PIECE_BYTES, 3 * PIECE_BYTES]
+
+
+def test_what_arrived_survives_the_process(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def courier(delivery: Delivery) -> Fate:
+        asked.append(parse(delivery.payload)["offset"])
+        return Fate.ANSWER_LOST if len(asked) == 3 else Fate.DELIVERED
+
+    _, seeker, theirs = parties(MemoryNetwork(courier))
+    data = os.urandom(4 * PIECE_BYTES)
+    name = theirs.put(data)
+    with pytest.raises(UnavailableError):
+        fetch(seeker, name, FolderBlobStore(tmp_path))
+    after = FolderBlobStore(tmp_path)
+    assert (after.begun(name), after.names()) == (2 * PIECE_BYTES, [])
+    assert fetch(seeker, name, after) == data
+    assert asked == [part * PIECE_BYTES for part in (0, 1, 2, 2, 3)]
+    assert (after.begun(name), FolderBlobStore(tmp_path).get(name)) == (0, data)
+
+
+def test_a_liars_beginning_does_not_make_a_liar_of_an_honest_peer() -> None:
+    _, seeker, theirs = parties(MemoryNetwork())
+    ours, data = MemoryBlobStore(), os.urandom(3 * PIECE_BYTES)
+    name = theirs.put(data)
+    ours.extend(name, 0, bytes(PIECE_BYTES))
+    assert fetch(seeker, name, ours) == data
+
+
+@given(st.lists(st.floats(0, 100), max_size=40))
+def test_pieces_shrink_on_a_slow_line_and_grow_on_a_quick_one(took: list[float]) -> None:
+    length = PIECE_BYTES
+    for seconds in took:
+        after = _next_length(length, seconds)
+        assert _PIECE_BYTES_MIN <= after <= PIECE_BYTES
+        assert (after >= length) if seconds < 1 else (after <= length)
+        length = after
 
 
 def test_a_blob_that_the_peer_does_not_have_is_unavailable() -> None:
@@ -110,10 +154,11 @@ def test_any_answer_ends_in_the_blob_or_in_a_refusal(answer: bytes) -> None:
     "request_document",
     [
         {},
-        {"name": "0" * 64},
-        {"name": "0" * 64, "offset": -1},
-        {"name": "0" * 64, "offset": True},
-        {"name": 1, "offset": 0},
+        {"name": "0" * 64, "offset": 0},
+        {"name": "0" * 64, "offset": -1, "length": 1},
+        {"name": "0" * 64, "offset": 0, "length": -1},
+        {"name": "0" * 64, "offset": True, "length": 1},
+        {"name": 1, "offset": 0, "length": 1},
     ],
 )
 def test_a_malformed_request_is_refused(request_document: dict[str, object]) -> None:

@@ -132,3 +132,34 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "blobs").write_text("a file")
     with pytest.raises(OperatorError, match="blobs"):
         FolderBlobStore(tmp_path / "blobs" / "inner")
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8), st.booleans())
+def test_an_unfinished_blob_becomes_one_only_under_its_own_name(pieces: list[bytes], wrong: bool) -> None:
+    store, whole = MemoryBlobStore(), b"".join(pieces)
+    name = hashlib.sha256(whole + b"!" * wrong).hexdigest()
+    for piece in pieces:
+        store.extend(name, store.begun(name), piece)
+    assert (store.begun(name), store.names()) == (len(whole), [])
+    assert store.finish(name) is (not wrong)
+    assert (store.begun(name), store.has(name)) == (0, not wrong)
+
+
+def test_pieces_of_a_blob_and_of_an_unfinished_one(store: BlobStore) -> None:
+    name = store.put(b"0123456789")
+    assert store.piece(name, 3, 4) == (10, b"3456")
+    assert store.piece(name, 8, 4) == (10, b"89")
+    assert store.piece(name, 99, 4) == (10, b"")
+    other = hashlib.sha256(b"abc").hexdigest()
+    with pytest.raises(UnavailableError):
+        store.piece(other, 0, 1)
+    store.extend(other, 0, b"a")
+    with pytest.raises(ValueError, match="1 bytes"):
+        store.extend(other, 0, b"a")
+    store.extend(other, 1, b"bc")
+    assert store.finish(other)
+    assert store.get(other) == b"abc"
+    store.extend(name[::-1], 0, b"x")
+    store.forget(name[::-1])
+    store.forget(name[::-1])
+    assert store.begun(name[::-1]) == 0
