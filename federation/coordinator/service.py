@@ -17,6 +17,7 @@ from federation.learning.models import initial_model
 from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.network.probe import serve_probe
+from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyPublished, StudyStarted
 from federation.rules.fixedpoint import pack
@@ -81,7 +82,7 @@ class StudyService:
             history=parts.history,
             exchange=parts.exchange,
             grid=ExchangeGrid(parts.exchange),
-            strategy=AccordStrategy(plan.study_id),
+            strategy=AccordStrategy(plan.study_id, rule_of(plan)),
             blobs=parts.blobs,
             valuer=self._valuer,
             stop=parts.stop,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from federation.learning.evaluation import coalition_utilities
 from federation.rules import audit
+from federation.rules.aggregation import rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
@@ -55,7 +56,13 @@ class Valuer:
         players = tuple(sorted(updates))
         utilities = list(
             coalition_utilities(
-                base, updates, state.weights, players, self._validation, self._plan.valuation.loss_bound
+                base,
+                updates,
+                state.weights,
+                players,
+                self._validation,
+                self._plan.valuation.loss_bound,
+                rule_of(self._plan),
             )
         )
         before = self._utility_before(state)

@@ -35,6 +35,8 @@ class VerificationReport:
         cosignatures: valid ones under the newest checkpoint.
         quorum: how many make it final; None while nobody has agreed.
         rounds: the closed rounds.
+        aggregation: the plan's ``aggregation.rule``.
+        linear: whether that rule is linear; if not, it was run anew for every coalition whose utility was recomputed.
         method: the plan's ``valuation.method``.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
@@ -57,6 +59,8 @@ class VerificationReport:
     cosignatures: int
     quorum: int | None
     rounds: tuple[VerifiedRound, ...]
+    aggregation: str
+    linear: bool
     method: str
     settled: bool
     values: dict[str, Fraction]
@@ -110,6 +114,7 @@ class VerificationReport:
                 }
                 for item in self.rounds
             ],
+            "aggregation": {"rule": self.aggregation, "linear": self.linear},
             "method": self.method,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
@@ -132,6 +137,11 @@ class VerificationReport:
             f"  witnesses    {self.cosignatures} cosigned the newest of {self.checkpoints} checkpoints{needed}",
             f"  rounds       {len(self.rounds)}, each model recomputed bit for bit, from {counted} updates in all",
         ]
+        if not self.linear:
+            lines.append(
+                f"  aggregation  {self.aggregation}, which is not linear: run anew for every coalition; "
+                "a zero update is not worth exactly zero"
+            )
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
             lines.append(f"  values       {named} and payments recomputed from the published tables")

@@ -34,6 +34,7 @@ from federation.export.manifest import Manifest, check_manifest
 from federation.export.report import VerificationReport, VerifiedRound
 from federation.learning.evaluation import UTILITY_BITS, UTILITY_TOLERANCE, coalition_utilities
 from federation.rules import audit
+from federation.rules.aggregation import rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
@@ -97,6 +98,8 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
             )
             for done in state.closed
         ),
+        aggregation=plan.aggregation.rule,
+        linear=rule_of(plan).linear,
         method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
@@ -230,7 +233,9 @@ def _check_utilities(
     count = 0
     for done, table in zip(state.closed, tables, strict=True):
         base, updates = audit.round_vectors(done, state, blobs)
-        own = coalition_utilities(base, updates, state.weights, table.players, batch, state.plan.valuation.loss_bound)
+        own = coalition_utilities(
+            base, updates, state.weights, table.players, batch, state.plan.valuation.loss_bound, rule_of(state.plan)
+        )
         for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
             if abs(committed - recomputed) > _TOLERANCE:
                 raise PeerError(

@@ -21,17 +21,18 @@ from flwr.serverapp.strategy import Strategy
 from federation.errors import PeerError
 from federation.flower import messages
 from federation.flower.messages import REVEAL, TRAIN, RoundTask, Vector, node_id_of
-from federation.rules.aggregation import aggregate
+from federation.rules.aggregation import WEIGHTED_MEAN, Rule, aggregate
 from federation.rules.keys import PublicKey
 
 logger = logging.getLogger(__name__)
 
 
 class AccordStrategy(Strategy):
-    """The strategy of one study; ``study`` is its id."""
+    """The strategy of one study; ``study`` is its id, ``rule`` how its plan aggregates."""
 
-    def __init__(self, study: str) -> None:
+    def __init__(self, study: str, rule: Rule = WEIGHTED_MEAN) -> None:
         self._study = study
+        self._rule = rule
         self._base: Vector | None = None
         self._weights: dict[int, int] = {}
 
@@ -97,7 +98,7 @@ class AccordStrategy(Strategy):
                 )
             updates[str(node)] = messages.vector_of_reply(reply)
         weights = {str(node): weight for node, weight in self._weights.items()}
-        model = aggregate(self._base, updates, weights)
+        model = aggregate(self._base, updates, weights, self._rule)
         return messages.vector_record(model), MetricRecord({"updates": len(updates)})
 
     def aggregate_vectors(
@@ -137,7 +138,9 @@ class AccordStrategy(Strategy):
 
     def summary(self) -> None:
         """Log what this strategy does."""
-        logger.info("study %s: exact weighted mean on the integer lattice, %d sites", self._study, len(self._weights))
+        logger.info(
+            "study %s: exact %s on the integer lattice, %d sites", self._study, self._rule.name, len(self._weights)
+        )
 
     @staticmethod
     def answer_of(reply: Message) -> tuple[str, bytes]:

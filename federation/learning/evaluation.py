@@ -14,7 +14,7 @@ import numpy as np
 
 from federation.errors import OperatorError
 from federation.learning.models import batched_logits
-from federation.rules.aggregation import coalition_models
+from federation.rules.aggregation import WEIGHTED_MEAN, Rule, coalition_models
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
 
@@ -53,6 +53,7 @@ def coalition_utilities(
     players: Sequence[str],
     batch: SubjectBatch,
     loss_bound: Decimal,
+    rule: Rule = WEIGHTED_MEAN,
 ) -> tuple[int, ...]:
     """The committed utility of every coalition of ``players``; index = bitmask, bit ``i`` = ``players[i]``.
 
@@ -66,6 +67,7 @@ def coalition_utilities(
         players: at most 14 sites.
         batch: the validation set, by subject.
         loss_bound: in nats.
+        rule: the plan's rule of aggregation; one that is not linear is run anew for every coalition.
 
     Returns:
         2^N integers, ``round(u * 2^40)``.
@@ -79,7 +81,9 @@ def coalition_utilities(
     block = max(1, _BLOCK_NUMBERS // records)
     result: list[int] = []
     for start in range(0, count, block):
-        models = coalition_models(base, updates, weights, players, start=start, stop=min(count, start + block))
+        models = coalition_models(
+            base, updates, weights, players, start=start, stop=min(count, start + block), rule=rule
+        )
         result += [_integer(float(value)) for value in _utilities(from_fixed(models), batch, loss_bound)]
     return tuple(result)
 

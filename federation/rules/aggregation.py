@@ -1,27 +1,60 @@
-"""How updates become the next model: an exact weighted mean on lattice integers.
+"""How updates become the next model: by an exact weighted mean on lattice integers, or by a robust rule.
 
 Weights are fixed for the whole study, from the nominal cohort sizes in the Agreements: what a site says about its own
-size in a round is never used, and weights are **not** renormalised over the sites that are present. A zero update, an
-absent site and a site outside a coalition are then the same thing, a zero update is worth exactly nothing, and
-coalition values telescope to the measured improvement of the study.
+size in a round is never used, and weights are **not** renormalised over the sites that are present. Under the weighted
+mean a zero update, an absent site and a site outside a coalition are then the same thing, a zero update is worth
+exactly nothing, and coalition values telescope to the measured improvement of the study.
 
-All sums are exact. The only rounding is one half-even division by the total weight.
+A robust rule (see ``robust``) locates the updates that are present, each as one voice; the model then moves there by
+the present sites' part of all weights, so that absent sites still hold it back. Such a rule is not linear: every
+coalition's model is the rule run anew on the coalition's updates. Values telescope all the same, but a zero update is a
+voice, and is not worth exactly nothing.
+
+All sums are exact. The weighted mean rounds once, half-even, a robust rule twice (the place, then the step).
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from federation.errors import OperatorError, PeerError
 from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
+from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude
+from federation.rules.robust import LOCATIONS, Gathered
+from federation.rules.study import StudyPlan
 
 PLAYERS_MAX: Final = 14
-_INT64_SAFE: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a plan aggregates.
+
+    Attributes:
+        name: ``weighted-mean`` or a key of ``robust.LOCATIONS``.
+        tolerated: the share of the present sites that may be hostile, for the rules that ask.
+    """
+
+    name: str = "weighted-mean"
+    tolerated: Decimal = Decimal(0)
+
+    @property
+    def linear(self) -> bool:
+        """Whether a coalition's model is the base model and a sum over the coalition."""
+        return self.name == WEIGHTED_MEAN.name
+
+
+WEIGHTED_MEAN: Final = Rule()
+
+
+def rule_of(plan: StudyPlan) -> Rule:
+    """The rule that a plan names."""
+    return Rule(name=plan.aggregation.rule, tolerated=plan.aggregation.tolerated or Decimal(0))
 
 
 def integer_weights(nominal: Mapping[str, int], cap: Decimal) -> dict[str, int]:
@@ -65,15 +98,19 @@ def integer_weights(nominal: Mapping[str, int], cap: Decimal) -> dict[str, int]:
     return {name: weight // divisor for name, weight in weights.items()}
 
 
-def aggregate(base: Integers, updates: Mapping[str, Integers], weights: Mapping[str, int]) -> Integers:
+def aggregate(
+    base: Integers, updates: Mapping[str, Integers], weights: Mapping[str, int], rule: Rule = WEIGHTED_MEAN
+) -> Integers:
     """The next model: ``base + round_half_even(sum_i W_i d_i / sum_j W_j)``.
 
-    The sum in the denominator runs over **all** sites of the study, present or not.
+    The sum in the denominator runs over **all** sites of the study, present or not. Under a robust rule the sum of the
+    updates present is ``R sum_i W_i``, with R the place that the rule finds for them.
 
     Args:
         base: int64 [P], the model of this round.
         updates: site -> int64 [P], the admitted updates; any order, the result is the same to the last bit.
         weights: site -> positive integer, every site of the study.
+        rule: the plan's.
 
     Returns:
         int64 [P].
@@ -83,7 +120,8 @@ def aggregate(base: Integers, updates: Mapping[str, Integers], weights: Mapping[
     """
     players = sorted(updates)
     everyone = np.ones((1, len(players)), dtype=np.int64)
-    result: Integers = _models(base, updates, weights, players, everyone)[0]
+    models = _models if rule.linear else _robust_models
+    result: Integers = models(base, updates, weights, players, everyone, rule)[0]
     return result
 
 
@@ -95,16 +133,20 @@ def coalition_models(
     *,
     start: int = 0,
     stop: int | None = None,
+    rule: Rule = WEIGHTED_MEAN,
 ) -> Integers:
     """The model of every coalition: what :func:`aggregate` gives when only the coalition's updates had come.
 
+    The weighted mean takes one product for all coalitions; a robust rule is run anew for each.
+
     Args:
         base: int64 [P].
-        updates: site -> int64 [P]; a player without update contributes zero.
+        updates: site -> int64 [P]; a player without update contributes zero (under a robust rule: is not there).
         weights: site -> positive integer, every site of the study.
         players: bit ``i`` of a coalition's number stands for ``players[i]``; at most 14.
         start: first coalition wanted (for working in blocks).
         stop: one past the last coalition wanted; all by default.
+        rule: the plan's.
 
     Returns:
         int64 [stop - start, P]; by default [2^N, P], row 0 the base model, the last row the aggregate of all players.
@@ -116,7 +158,8 @@ def coalition_models(
         raise _refused(f"{len(players)} players; at most {PLAYERS_MAX} different ones have an exact table")
     coalitions = np.arange(start, (1 << len(players)) if stop is None else stop, dtype=np.int64)
     members = (coalitions[:, None] >> np.arange(len(players), dtype=np.int64)) & 1
-    return _models(base, updates, weights, players, members)
+    models = _models if rule.linear else _robust_models
+    return models(base, updates, weights, players, members, rule)
 
 
 def norm_within(update: Integers, bound: Decimal) -> bool:
@@ -127,8 +170,8 @@ def norm_within(update: Integers, bound: Decimal) -> bool:
         bound: in the model's own units (not lattice steps).
     """
     limit = (Fraction(bound) * SCALE) ** 2
-    largest = _largest(update)
-    exact = update if largest * largest * max(update.size, 1) < _INT64_SAFE else update.astype(object)
+    largest = magnitude(update)
+    exact = update if largest * largest * max(update.size, 1) < INT64_SAFE else update.astype(object)
     return bound >= 0 and int((exact * exact).sum()) <= limit
 
 
@@ -171,6 +214,7 @@ def _models(
     weights: Mapping[str, int],
     players: Sequence[str],
     members: Integers,
+    _rule: Rule = WEIGHTED_MEAN,
 ) -> Integers:
     """``members`` int64 [C, N] of zeros and ones -> models int64 [C, P]."""
     _check(base, updates, weights, players)
@@ -178,24 +222,46 @@ def _models(
     stacked = np.stack([updates.get(name, np.zeros_like(base)) for name in players]) if players else base[None, :] * 0
     factors = [weights[name] for name in players] or [0]
     # int64 where no sum can overflow (the usual case, and fast), Python integers otherwise: both are exact.
-    fits = 2 * max(total, _largest(stacked) * sum(factors)) < _INT64_SAFE
+    fits = 2 * max(total, magnitude(stacked) * sum(factors)) < INT64_SAFE
     kind: Any = np.int64 if fits else object
     weighted = stacked.astype(kind) * np.array(factors, dtype=kind)[:, None]
     chosen = members.astype(kind) if players else np.zeros((members.shape[0], 1), dtype=kind)
-    change = _divide_half_even(chosen @ weighted, total)
+    change = divide_half_even(chosen @ weighted, total)
     models: Integers = (base.astype(kind) + change).astype(np.int64)
     if not in_range(models):
         raise _refused("the next model leaves the range of the lattice")
     return models
 
 
-def _divide_half_even(numerators: NDArray[Any], denominator: int) -> NDArray[Any]:
-    """Integer division, ties to even, elementwise; ``denominator`` positive."""
-    quotient = numerators // denominator
-    twice = 2 * (numerators - quotient * denominator)
-    up = (twice > denominator) | ((twice == denominator) & (quotient % 2 == 1))
-    rounded: NDArray[Any] = quotient + up.astype(numerators.dtype)
-    return rounded
+def _robust_models(
+    base: Integers,
+    updates: Mapping[str, Integers],
+    weights: Mapping[str, int],
+    players: Sequence[str],
+    members: Integers,
+    rule: Rule,
+) -> Integers:
+    """As :func:`_models`, by running ``rule`` on each coalition's updates."""
+    if rule.name not in LOCATIONS:
+        raise _refused(f"there is no rule of aggregation called {rule.name}")
+    _check(base, updates, weights, players)
+    total = sum(weights.values())
+    rows = [name for name in players if name in updates]
+    gathered = Gathered(np.stack([updates[name] for name in rows]) if rows else base[None, :][:0], rule.tolerated)
+    models = np.empty((len(members), base.size), dtype=np.int64)
+    for at, chosen in enumerate(members):
+        inside = {name for name, member in zip(players, chosen, strict=True) if member}
+        present = [row for row, name in enumerate(rows) if name in inside]
+        if not present:
+            models[at] = base
+            continue
+        place = LOCATIONS[rule.name](gathered, present)
+        part = sum(weights[rows[row]] for row in present)
+        kind: Any = np.int64 if 2 * max(total, magnitude(place) * part) < INT64_SAFE else object
+        models[at] = base + divide_half_even(place.astype(kind) * part, total).astype(np.int64)
+    if not in_range(models):
+        raise _refused("the next model leaves the range of the lattice")
+    return models
 
 
 def _check(base: Integers, updates: Mapping[str, Integers], weights: Mapping[str, int], players: Sequence[str]) -> None:
@@ -209,11 +275,6 @@ def _check(base: Integers, updates: Mapping[str, Integers], weights: Mapping[str
             raise _refused(f"{name} is not a vector of {base.size} lattice integers")
         if not in_range(update):
             raise _refused(f"{name} leaves the range of the lattice")
-
-
-def _largest(values: Integers) -> int:
-    """The largest magnitude as a Python integer (exact also for -2^63)."""
-    return max(abs(int(values.min(initial=0))), abs(int(values.max(initial=0))))
 
 
 def _refused(why: str) -> PeerError:

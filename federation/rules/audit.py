@@ -13,7 +13,7 @@ import numpy as np
 
 from federation.errors import PeerError
 from federation.rules.admission import check_arrays, parameter_count
-from federation.rules.aggregation import aggregate
+from federation.rules.aggregation import aggregate, rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
@@ -49,7 +49,7 @@ def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
         PeerError: the logged model is not the exact aggregate of the admitted updates.
     """
     base, updates = round_vectors(done, state, blobs)
-    result = sha256_hex(pack(aggregate(base, updates, state.weights)))
+    result = sha256_hex(pack(aggregate(base, updates, state.weights, rule_of(state.plan))))
     if result != done.model:
         raise PeerError(
             f"Round {done.number}: the logged model {done.model[:12]} is not its updates' aggregate ({result[:12]}).",

@@ -216,12 +216,21 @@ class Cohort(Wire):
 class Aggregation(Wire):
     """How updates become the next model.
 
-    ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update.
+    ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
+    is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
     """
 
-    rule: Literal["weighted-mean"]
+    rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
+    tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
+
+    @model_validator(mode="after")
+    def _asked(self) -> "Aggregation":
+        asks = self.rule not in ("weighted-mean", "geometric-median")
+        if asks != (self.tolerated is not None):
+            raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        return self
 
 
 class Valuation(Wire):
@@ -304,6 +313,12 @@ class StudyPlan(Wire):
         Computed once, as a plan is frozen and every entry of a log asks for it; another plan is validated anew.
         """
         return sha256_hex(self.to_payload())
+
+    @model_validator(mode="after")
+    def _tolerates(self) -> "StudyPlan":
+        if self.aggregation.tolerated is not None and self.aggregation.tolerated * self.rounds.participants < 1:
+            raise ValueError("aggregation.tolerated x rounds.participants is below one site: nobody would be tolerated")
+        return self
 
     @property
     def study_id(self) -> str:

@@ -1,0 +1,231 @@
+"""Where a set of updates lies when some of them may be hostile: trimmed mean, multi-Krum, geometric median, NNM.
+
+Each rule gives one lattice vector for a set of lattice vectors, the same one on any machine and in any order of
+arrival: vectors are put in order of their content first, distances are exact integers, and every division rounds once,
+ties to even. The geometric median and the trust scores need square roots. The median's coefficients are found in
+floating point from the exact squared distances, by single additions, products, quotients and roots in a fixed order
+(IEEE 754 rounds each of them correctly, so all machines agree; no library's sum, whose order is its own), and are then
+rounded to multiples of 2^-30; the mean with these coefficients is exact again. Trust scores take integer roots.
+
+Every vector counts as one voice: weights are the business of ``aggregation``. How many may be hostile is a share of
+those present, so that it means the same for a coalition as for all.
+
+Sources: trimmed mean: Yin, Chen, Kannan and Bartlett (2018), ICML, definition 2. Multi-Krum: Blanchard, El Mhamdi,
+Guerraoui and Stainer (2017), NeurIPS, section 4. Geometric median: Pillutla, Kakade and Harchaoui (2022), IEEE TSP 70,
+algorithm 2 (smoothed Weiszfeld). NNM: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot and Stephan (2023), AISTATS,
+algorithm 2. Trust: Cao, Fang, Liu and Gong (2021), NDSS, FLTrust, algorithm 2.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.errors import PeerError
+from federation.rules.fixedpoint import Integers
+from federation.rules.lattice_sums import (
+    INT64_SAFE,
+    divide_half_even,
+    dot,
+    magnitude,
+    squared_distances,
+    weighted_mean,
+)
+
+COEFFICIENT_BITS: Final = 30
+_MEDIAN_STEPS: Final = 64
+_SMOOTHING: Final = 2.0**-40
+"""Squared distances below this part of the largest count as this part: a step never divides by zero."""
+
+
+class Gathered:
+    """Updates of one round, ready to be located for every coalition.
+
+    Args:
+        vectors: int64 [n, P], lattice integers, in any order; row ``i`` is what ``members`` calls ``i``.
+        tolerated: the share of those present that may be hostile, at least 0 and below 1/2.
+    """
+
+    def __init__(self, vectors: Integers, tolerated: Decimal | Fraction) -> None:
+        content = sorted(range(len(vectors)), key=lambda row: vectors[row].astype("<i8").tobytes())
+        self._place = {row: place for place, row in enumerate(content)}
+        self._vectors = vectors[content] if content else vectors
+        self._tolerated = Fraction(tolerated)
+        self._apart: list[list[int]] | None = None
+
+    def chosen(self, members: Sequence[int]) -> list[int]:
+        """The members' places in the order of content."""
+        return sorted(self._place[member] for member in members)
+
+    def faulty(self, present: int) -> int:
+        """How many of ``present`` updates may be hostile."""
+        return int(self._tolerated * present)
+
+    @property
+    def apart(self) -> list[list[int]]:
+        """Squared distances, by place."""
+        if self._apart is None:
+            self._apart = squared_distances(self._vectors)
+        return self._apart
+
+    def trimmed_mean(self, members: Sequence[int]) -> Integers:
+        """In each coordinate the mean without the f smallest and the f largest.
+
+        Args:
+            members: rows, at least one.
+
+        Returns:
+            int64 [P].
+        """
+        chosen = self._vectors[self.chosen(members)]
+        return _trimmed(chosen, self.faulty(len(chosen)), 1)
+
+    def multi_krum(self, members: Sequence[int]) -> Integers:
+        """The mean of the n - f vectors whose n - f - 2 nearest others are nearest (ties: the first by content).
+
+        Args:
+            members: rows, at least one.
+
+        Returns:
+            int64 [P].
+        """
+        places = self.chosen(members)
+        kept = len(places) - self.faulty(len(places))
+        near = max(1, kept - 2)
+        scores = {
+            place: sum(sorted(self.apart[place][other] for other in places if other != place)[:near])
+            for place in places
+        }
+        best = sorted(sorted(places, key=lambda place: (scores[place], place))[:kept])
+        return weighted_mean(self._vectors[best], [1] * kept, kept)
+
+    def mixed_trimmed_mean(self, members: Sequence[int]) -> Integers:
+        """NNM: each vector becomes the mean of the n - f nearest (itself among them); then the trimmed mean.
+
+        Args:
+            members: rows, at least one.
+
+        Returns:
+            int64 [P].
+        """
+        places = self.chosen(members)
+        faulty = self.faulty(len(places))
+        kept = len(places) - faulty
+        mixing = np.zeros((len(places), len(places)), dtype=np.int64)
+        for row, place in enumerate(places):
+            nearest = sorted(range(len(places)), key=lambda at: (self.apart[place][places[at]], at))[:kept]
+            mixing[row, nearest] = 1
+        chosen = self._vectors[places]
+        kind: Any = np.int64 if magnitude(chosen) * len(places) ** 2 * 2 < INT64_SAFE else object
+        return _trimmed(mixing.astype(kind) @ chosen.astype(kind), faulty, kept)
+
+    def geometric_median(self, members: Sequence[int]) -> Integers:
+        """The point whose distances to all vectors add up to the least; tolerates nearly half, whatever ``tolerated``.
+
+        Args:
+            members: rows, at least one.
+
+        Returns:
+            int64 [P].
+        """
+        places = self.chosen(members)
+        apart = [[float(self.apart[one][two]) for two in places] for one in places]
+        coefficients = median_coefficients(apart)
+        return weighted_mean(self._vectors[places], coefficients, sum(coefficients))
+
+
+Location = Callable[[Gathered, Sequence[int]], Integers]
+
+LOCATIONS: Final[Mapping[str, Location]] = {
+    "trimmed-mean": Gathered.trimmed_mean,
+    "multi-krum": Gathered.multi_krum,
+    "geometric-median": Gathered.geometric_median,
+    "nnm-trimmed-mean": Gathered.mixed_trimmed_mean,
+}
+"""The rules that a plan can name beside the weighted mean. None of them is linear."""
+
+
+def median_coefficients(apart: Sequence[Sequence[float]]) -> list[int]:
+    """The weights, in multiples of 2^-30, with which the geometric median is a mean of its points.
+
+    The iterate of Weiszfeld's algorithm is always a mean ``z = sum_j l_j x_j``, and its squared distance from ``x_i``
+    is ``sum_j l_j D_ij - 1/2 sum_jk l_j l_k D_jk``: the points themselves are not needed, only their distances.
+    Nothing here may use ``sum`` or numpy: what they add in which order differs between versions.
+
+    Args:
+        apart: squared distances, n rows of n.
+
+    Returns:
+        n integers, not negative; their sum is 2^30 to within n.
+    """
+    count = len(apart)
+    floor = max(1.0, max(map(max, apart)) * _SMOOTHING)
+    shares = [1.0 / count] * count
+    for _ in range(_MEDIAN_STEPS):
+        towards = []
+        spread = 0.0
+        for share, row in zip(shares, apart, strict=True):
+            each = 0.0
+            for other, distance in zip(shares, row, strict=True):
+                each += other * distance
+            towards.append(each)
+            spread += share * each
+        pulls = [1.0 / math.sqrt(max(each - 0.5 * spread, floor)) for each in towards]
+        total = 0.0
+        for pull in pulls:
+            total += pull
+        before, shares = shares, [pull / total for pull in pulls]
+        if shares == before:
+            break
+    # A product with a power of two is exact, and round() takes ties to even.
+    return [round(share * (1 << COEFFICIENT_BITS)) for share in shares]
+
+
+def trust_anchored(vectors: Integers, anchor: Integers) -> Integers:
+    """FLTrust: each update scaled to the anchor's length and weighted by its cosine with the anchor, where positive.
+
+    The anchor is the update that the sponsor computed on a small set of its own. Whatever points away from it counts
+    for nothing; how many are hostile does not matter as long as the anchor is sound.
+
+    Args:
+        vectors: int64 [n, P], lattice integers; any order.
+        anchor: int64 [P].
+
+    Returns:
+        int64 [P]; zero where the anchor is zero or nothing points its way.
+
+    Raises:
+        PeerError: the anchor has another length.
+    """
+    if anchor.ndim != 1 or vectors.ndim != 2 or vectors.shape[1] != anchor.size:  # noqa: PLR2004 - [n, P]
+        raise PeerError(
+            f"An anchor of {anchor.size} numbers does not fit updates of shape {vectors.shape}.",
+            remedy="Anchor and updates must belong to the same study plan.",
+        )
+    length = dot(anchor, anchor)
+    unit = 1 << COEFFICIENT_BITS
+    scaled: list[NDArray[Any]] = []
+    trusts: list[int] = []
+    for vector in vectors:
+        along, own = dot(vector, anchor), dot(vector, vector)
+        if along > 0:  # then neither is zero
+            trusts.append(math.isqrt(along * along * unit * unit // (own * length)))
+            scale = math.isqrt(length * unit * unit // own)
+            kind: Any = np.int64 if 2 * magnitude(vector) * scale < INT64_SAFE else object
+            scaled.append(divide_half_even(vector.astype(kind) * scale, unit).astype(np.int64))
+    if not sum(trusts):
+        return np.zeros_like(anchor)
+    return weighted_mean(np.stack(scaled), trusts, sum(trusts))
+
+
+def _trimmed(vectors: NDArray[Any], faulty: int, divisor: int) -> Integers:
+    """The mean of each column's middle, over ``divisor``: [n, P] integers -> int64 [P], rounded once."""
+    middle = len(vectors) - 2 * faulty
+    ordered = np.sort(vectors, axis=0)[faulty : faulty + middle]
+    kind: Any = np.int64 if vectors.dtype != object and magnitude(ordered) * middle * 2 < INT64_SAFE else object
+    mean: Integers = divide_half_even(ordered.astype(kind).sum(axis=0), middle * divisor).astype(np.int64)
+    return mean
