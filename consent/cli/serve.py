@@ -1,6 +1,8 @@
 """``accord consent serve``, ``invite`` and ``officer``: the consent pages, and the one-time links that lead to them."""
 
 import contextlib
+import ipaddress
+import os
 import signal
 import socket
 import threading
@@ -24,6 +26,8 @@ from federation.storage.database import open_database
 
 BATCH_S_DEFAULT: Final = 60.0
 _LINK_HOURS: Final = 24
+_NOBODY: Final = "-"
+_OWN: Final = ("127.0.0.1", "::1")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 DatabaseOption = Annotated[
@@ -58,6 +62,14 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 lets the system choose.")] = 8080,
     database: DatabaseOption = None,
     origin: OriginOption = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--proxy",
+            help="With --origin: whose word about clients' addresses counts, an address or a network; "
+            "may be repeated. Default: this machine's own.",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The institution's name, as people know it.")] = None,
     contact: Annotated[str | None, typer.Option("--contact", help="How to reach its data protection officer.")] = None,
     batch_s: Annotated[
@@ -69,26 +81,32 @@ def serve(
 
     Example: accord consent serve --dir cleveland --port 8080
     """
-    from consent.web.sessions import Role, Sessions
+    from consent.web.sessions import Sessions
 
     public = None if origin is None else _origin(origin)
+    proxies = _proxies(proxy or [], public)
     listening = _listen(host, port)
     with contextlib.closing(listening):
         place = open_institution(folder, database=database, create=True)
         address = public or _address(host, listening.getsockname()[1])
         app = _application(place, address=address, origin=public, name=name, contact=contact)
-        code, _ = Sessions(place.engine, clock=_now).invite(Role.OFFICER, lasts=timedelta(hours=_LINK_HOURS))
-        link = f"{address}/invitation#{code}"
+        link = None if _journalled() else _officer_link(Sessions(place.engine, clock=_now), address)
+        shown = (
+            "`accord consent officer` prints a link for the data protection officer."
+            if link is None
+            else f"The data protection officer's link (once, for {_LINK_HOURS} hours):\n  {link}"
+        )
         emit(
             {"address": address, "officer_link": link, "dir": str(folder), "did": place.registry.institution.did},
             as_json=as_json,
-            text=f"The consent pages are at {address}\n"
-            f"The data protection officer's link (once, for {_LINK_HOURS} hours):\n  {link}\n"
+            text=f"The consent pages are at {address}\n{shown}\n"
             "Invite somebody with `accord consent invite`. Stop with Ctrl-C; nothing is lost.",
         )
+        if app.state.web.store.profile().contact == _NOBODY:
+            note("People are not told whom to ask: name the data protection officer once with --contact (and --name).")
         if public is None and host not in _LOOPBACK:
             note("Browsers keep people signed in over https only: put a reverse proxy before it, and name --origin.")
-        _run(app, listening, place, batch_s=batch_s, proxied=public is not None)
+        _run(app, listening, place, batch_s=batch_s, proxies=proxies)
     note("The consent pages have stopped; nothing is lost.")
 
 
@@ -140,9 +158,9 @@ def officer(
     from consent.web.sessions import Role, Sessions
 
     place = open_institution(folder, database=database)
-    lasts = timedelta(hours=_LINK_HOURS)
+    where, lasts = _where(place, address), timedelta(hours=_LINK_HOURS)
     code, until = Sessions(place.engine, clock=_now).invite(Role.OFFICER, lasts=lasts)
-    link = f"{_where(place, address)}/invitation#{code}"
+    link = f"{where}/invitation#{code}"
     emit(
         {"link": link, "code": code, "expires": until},
         as_json=as_json,
@@ -186,6 +204,18 @@ def open_institution(path: Path, *, database: str | None = None, create: bool = 
     return Institution(files, settings, engine, registry)
 
 
+def _officer_link(sessions: Any, address: str) -> str:
+    from consent.web.sessions import Role
+
+    code, _ = sessions.invite(Role.OFFICER, lasts=timedelta(hours=_LINK_HOURS))
+    return f"{address}/invitation#{code}"
+
+
+def _journalled() -> bool:
+    """Whether what is printed goes into the system's journal (systemd says so): no link that opens something does."""
+    return "JOURNAL_STREAM" in os.environ
+
+
 def _application(place: Institution, *, address: str, origin: str | None, name: str | None, contact: str | None) -> Any:
     from consent.web.app import make_app
     from consent.web.starter import STARTER, starter_request
@@ -195,7 +225,7 @@ def _application(place: Institution, *, address: str, origin: str | None, name: 
     store = Store(place.engine, clock=_now)
     known = store.profile()
     shown = name or (known.name if known else place.settings.name)
-    reached = contact or (known.contact if known else "-")
+    reached = contact or (known.contact if known else _NOBODY)
     store.present(shown, reached, address)
     if not store.requests():
         store.publish(STARTER, starter_request(shown, reached))
@@ -203,15 +233,15 @@ def _application(place: Institution, *, address: str, origin: str | None, name: 
     return make_app(place.registry, place.engine, settings)
 
 
-def _run(app: Any, listening: socket.socket, place: Institution, *, batch_s: float, proxied: bool) -> None:
+def _run(app: Any, listening: socket.socket, place: Institution, *, batch_s: float, proxies: list[str] | None) -> None:
     import uvicorn
 
     config = uvicorn.Config(
         app,
         log_level="warning",
         server_header=False,
-        proxy_headers=proxied,
-        forwarded_allow_ips="127.0.0.1,::1",
+        proxy_headers=proxies is not None,
+        forwarded_allow_ips=proxies,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=5,
         lifespan="off",
@@ -271,6 +301,17 @@ def _origin(text: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path not in {"", "/"} or parts.query:
         raise OperatorError(f"{text[:200]!r} is not an address.", remedy="Write it as https://consent.example.org.")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _proxies(named: list[str], origin: str | None) -> list[str] | None:
+    """Whose word about clients' addresses counts; None: nobody's, as no proxy stands before the pages."""
+    try:
+        found = [str(ipaddress.ip_network(each)) for each in (*_OWN, *named)]
+    except ValueError as error:
+        raise OperatorError(f"--proxy: {error}.", remedy="Write an address, or a network as 10.0.0.0/8.") from error
+    if named and origin is None:
+        raise OperatorError("--proxy needs --origin.", remedy="Name the public address too: --origin https://...")
+    return None if origin is None else found
 
 
 def _where(place: Institution, address: str | None) -> str:

@@ -66,18 +66,30 @@ def create_file(path: Path) -> None:
     An existing file is never opened here: closing it would drop the locks that SQLite holds on it in this process.
 
     Raises:
-        OperatorError: the folder is missing or cannot be written.
+        OperatorError: the folder is missing or cannot be written, or the file is somebody else's.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _FILE_MODE))
     except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise _not_ours(path) from None
         if stat.S_IMODE(path.stat().st_mode) != _FILE_MODE:
-            path.chmod(_FILE_MODE)
+            try:
+                path.chmod(_FILE_MODE)
+            except PermissionError as error:
+                raise _not_ours(path) from error
     except OSError as error:
         raise OperatorError(
             f"The database {path} cannot be created: {error.strerror}.",
             remedy="Check that the folder exists, is yours, and that the disk has room.",
         ) from error
+
+
+def _not_ours(path: Path) -> OperatorError:
+    return OperatorError(
+        f"The database {path} is not this user's.",
+        remedy="Give it to the user that runs the program: `chown USER` it, for instance after restoring a backup.",
+    )
 
 
 def _check(connection: Connection, *, name: str) -> None:

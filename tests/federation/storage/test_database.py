@@ -3,6 +3,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,3 +253,24 @@ def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
 def test_tables_of_a_later_release_are_added(tmp_path: Path) -> None:
     open_database(tmp_path / "accord.db").dispose()
     add(open_database(tmp_path / "accord.db", Parcel), 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+def test_a_file_that_is_somebody_else_s_is_named_with_what_to_do() -> None:
+    """A backup that root put back, and a program that runs as its own user."""
+    nobody, refused = 65534, 7
+    with tempfile.TemporaryDirectory() as folder:
+        restored = Path(folder) / "accord.db"
+        restored.touch(mode=0o644)
+        os.chown(folder, nobody, nobody)
+        child = os.fork()
+        if child == 0:  # nothing but this: a process of another user
+            os.setgid(nobody)
+            os.setuid(nobody)
+            try:
+                sqlite.create_file(restored)
+            except OperatorError as error:
+                os._exit(refused if "is not this user's" in error.message and "chown" in error.remedy else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == refused
