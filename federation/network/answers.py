@@ -69,6 +69,12 @@ def open_answer(data: bytes, *, peer: PublicKey, max_bytes: int) -> bytes:
     raise _decoded(body, peer)
 
 
+def begun_answer(data: bytes, *, max_bytes: int) -> bytes:
+    """What has come of an answer that broke off; nothing if it was an error, or is longer than ``max_bytes``."""
+    kind, body = data[:HEADER_BYTES], data[HEADER_BYTES:]
+    return body if kind == _ANSWER and len(body) <= max_bytes else b""
+
+
 def _decoded(body: bytes, peer: PublicKey) -> AccordError:
     document = parse_canonical(body, max_bytes=ERROR_BYTES_MAX)
     if not isinstance(document, dict) or set(document) != {"code", "message", "remedy"}:

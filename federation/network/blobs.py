@@ -3,11 +3,12 @@
 A blob's name is the SHA-256 of its bytes, so it does not matter from whom it comes. The protocol is one request per
 piece, ``{"name", "offset", "length"}`` in canonical JSON; the answer is eight bytes with the blob's size, then at most
 ``length`` bytes from the offset on. What has arrived lies in the store, and the next attempt goes on behind it, also
-after this process was killed. A cut costs one piece: pieces are as long as arrives in about a second on this line.
+after this process was killed: even the beginning of a piece that broke off.
 """
 
 import threading
 import time
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -20,16 +21,10 @@ from federation.storage.blobs import BlobStore
 BLOB: Final = "/accord/blob/2"
 PIECE_BYTES: Final = 1 << 20
 """The longest piece."""
-_PIECE_BYTES_MIN: Final = 16 * 1024
-_PIECE_BYTES_FIRST: Final = 128 * 1024
-_QUICK_S: Final = 0.4
-_SLOW_S: Final = 1.0
 _REQUEST_BYTES_MAX: Final = 256
 _SIZE_BYTES: Final = 8
 _NAME_DIGITS: Final = 64
 
-_lengths: dict[PublicKey, int] = {}
-"""How long a piece was last, by peer: the next blob begins where the last one ended."""
 _fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 """One at a time fetches a blob; a lock is there as long as somebody holds it."""
 
@@ -89,31 +84,36 @@ def _complete(
     exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, deadline: float, max_bytes: int
 ) -> None:
     """Fetch what is missing of an unfinished blob, piece by piece."""
-    size, here = None, store.begun(name)
-    while size is None or here < size:
-        length = _lengths.get(peer, _PIECE_BYTES_FIRST)
-        began = time.monotonic()
-        if began >= deadline:
-            raise _late(name)
-        request = canonical_bytes({"name": name, "offset": here, "length": length})
-        answer = exchange.request(peer, BLOB, request, timeout_s=deadline - began, max_bytes=_SIZE_BYTES + length)
-        announced, piece = int.from_bytes(answer[:_SIZE_BYTES], "big"), answer[_SIZE_BYTES:]
+    size: int | None = None
+
+    def take(answer: bytes, *, whole: bool) -> None:
+        """Check and keep what a request brought (the beginning of an answer: what there is of it)."""
+        nonlocal size
+        if not whole and len(answer) <= _SIZE_BYTES:
+            return
+        here, announced, piece = store.begun(name), int.from_bytes(answer[:_SIZE_BYTES], "big"), answer[_SIZE_BYTES:]
         if len(answer) < _SIZE_BYTES or announced > max_bytes or (size is not None and announced != size):
             raise _refused(f"{peer.did} announces {announced} bytes for {name}; at most {max_bytes} are allowed")
-        expected = min(length, announced - here)
-        if expected < 0 or len(piece) != expected:
+        expected = min(PIECE_BYTES, announced - here)
+        if expected < len(piece) or (whole and expected != len(piece)):
             raise _refused(f"{peer.did} sent {len(piece)} bytes of {name} where {expected} were due")
         store.extend(name, here, piece)
-        size, here = announced, here + len(piece)
-        if len(piece) == length:
-            _lengths[peer] = _next_length(length, time.monotonic() - began)
+        size = announced
 
-
-def _next_length(length: int, took_s: float) -> int:
-    """Twice as long after a quick piece, half as long after a slow one."""
-    if took_s < _QUICK_S:
-        return min(2 * length, PIECE_BYTES)
-    return max(length // 2, _PIECE_BYTES_MIN) if took_s > _SLOW_S else length
+    while size is None or store.begun(name) < size:
+        patience_s = deadline - time.monotonic()
+        if patience_s <= 0:
+            raise _late(name)
+        request = canonical_bytes({"name": name, "offset": store.begun(name), "length": PIECE_BYTES})
+        answer = exchange.request(
+            peer,
+            BLOB,
+            request,
+            timeout_s=patience_s,
+            max_bytes=_SIZE_BYTES + PIECE_BYTES,
+            on_break=partial(take, whole=False),
+        )
+        take(answer, whole=True)
 
 
 def _whole(value: object) -> int:

@@ -29,6 +29,10 @@ Gate: TypeAlias = Callable[[PublicKey], bool]
 """Whether a key may reach the protocols that are not open to strangers. Asked at every request; quick, never raises."""
 
 
+OnBreak: TypeAlias = Callable[[bytes], None]
+"""Takes the beginning of an answer that broke off: authenticated by the connection, at most as long as was allowed."""
+
+
 @runtime_checkable
 class Exchange(Protocol):
     """One party's end of the network. All methods may be called from any thread."""
@@ -46,8 +50,19 @@ class Exchange(Protocol):
         """Answer requests of at most ``max_bytes`` on ``protocol``; a second call replaces the first handler."""
         ...
 
-    def request(self, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+    def request(
+        self,
+        peer: PublicKey,
+        protocol: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        on_break: OnBreak | None = None,
+    ) -> bytes:
         """Ask ``peer`` and wait for its answer of at most ``max_bytes``.
+
+        Where an answer breaks off (UnavailableError), ``on_break`` is given what has come of it, before the error.
 
         Raises:
             UnavailableError: not connected, no answer within ``timeout_s``, the peer went away, or refuses this key,

@@ -2,26 +2,35 @@
 
 Why our own: py-libp2p's ``read_exactly`` gives up after 100 reads, and a length from a stranger must be judged before
 anything is allocated for it. Payloads are written in pieces of 65,507 bytes: with Yamux's 12-byte header and Noise's
-tag, such a piece fills exactly one Noise message, where 65,536 bytes would split in two.
+tag, such a piece fills exactly one Noise message, where 65,536 bytes would split in two. A message that a cut leaves
+incomplete is lost as a whole, so that a slow line gets shorter ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from federation.errors import PeerError
+from federation.errors import PeerError, UnavailableError
 
 HEADER_BYTES: Final = 8
 PIECE_BYTES: Final = 65_507
+SHORT_PIECE_BYTES: Final = 8_163
 _READ_BYTES_MAX: Final = 1 << 20
 
 
-def pieces(payload: bytes) -> Iterator[bytes]:
-    """The frame around ``payload``, in pieces of at most ``PIECE_BYTES``; the first carries the header."""
-    first = PIECE_BYTES - HEADER_BYTES
+def pieces(payload: bytes, bytes_max: Callable[[], int] = lambda: PIECE_BYTES) -> Iterator[bytes]:
+    """The frame around ``payload``, in pieces; the first carries the header.
+
+    Args:
+        payload: what the frame holds.
+        bytes_max: asked before each piece how long it may be, ``HEADER_BYTES`` to ``PIECE_BYTES``.
+    """
     view = memoryview(payload)
-    yield len(payload).to_bytes(HEADER_BYTES, "big") + bytes(view[:first])
-    for start in range(first, len(view), PIECE_BYTES):
-        yield bytes(view[start : start + PIECE_BYTES])
+    start = bytes_max() - HEADER_BYTES
+    yield len(payload).to_bytes(HEADER_BYTES, "big") + bytes(view[:start])
+    while start < len(view):
+        end = start + bytes_max()
+        yield bytes(view[start:end])
+        start = end
 
 
 class FrameReader:
@@ -51,10 +60,13 @@ class FrameReader:
         """Take the next bytes of the stream.
 
         Raises:
-            PeerError: no bytes (the stream ended inside the frame), more than were wanted, or a frame above the bound.
+            UnavailableError: no bytes: the stream ended inside the frame.
+            PeerError: more bytes than were wanted, or a frame above the bound.
         """
         if not data:
-            raise _refused(f"the stream ended after {len(self._header) + len(self._body)} bytes")
+            raise UnavailableError(
+                f"A message broke off after {len(self._header) + len(self._body)} bytes.", remedy="Try again."
+            )
         if len(data) > self.wanted:
             raise _refused("more bytes came than its length announced")
         if self._length is not None:
@@ -66,6 +78,11 @@ class FrameReader:
             if length > self._max_bytes:
                 raise _refused(f"it announces {length} bytes, more than the {self._max_bytes} allowed")
             self._length = length
+
+    @property
+    def begun(self) -> bytes:
+        """What has arrived of the payload."""
+        return bytes(self._body)
 
     def payload(self) -> bytes:
         """The payload of a complete frame.

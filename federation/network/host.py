@@ -27,8 +27,9 @@ from multiaddr import Multiaddr
 
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network import streams
-from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, open_answer
-from federation.network.exchange import Gate, Handler, everybody, peer_of
+from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, begun_answer, open_answer
+from federation.network.exchange import Gate, Handler, OnBreak, everybody, peer_of
+from federation.network.frames import FrameReader
 from federation.network.liveness import BEAT_S, BEAT_S_MAX, HEARTBEAT, SEVER_S, Liveness
 from federation.network.reception import Reception, Service, key_of
 from federation.network.transport import check_port_free, listen_address, noise_host, quiet_libp2p_logs
@@ -105,10 +106,24 @@ class Libp2pHost:
         self._reception.services[protocol] = Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
         self._loop.run(self._register, protocol)
 
-    def request(self, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+    def request(
+        self,
+        peer: PublicKey,
+        protocol: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        on_break: OnBreak | None = None,
+    ) -> bytes:
         """See :meth:`Exchange.request`."""
-        frame_bytes_max = HEADER_BYTES + max(max_bytes, ERROR_BYTES_MAX)
-        data = self._loop.run(partial(self._ask, timeout_s, frame_bytes_max), peer, protocol, payload)
+        reader = FrameReader(HEADER_BYTES + max(max_bytes, ERROR_BYTES_MAX))
+        try:
+            data = self._loop.run(partial(self._ask, timeout_s, reader), peer, protocol, payload)
+        except UnavailableError:
+            if on_break is not None:
+                on_break(begun_answer(reader.begun, max_bytes=max_bytes))
+            raise
         return open_answer(data, peer=peer, max_bytes=max_bytes)
 
     def connect(self, address: str, *, timeout_s: float) -> PublicKey:
@@ -230,13 +245,11 @@ class Libp2pHost:
                     await connection.close()
 
     async def _ask(
-        self, timeout_s: float, frame_bytes_max: int, peer: PublicKey, protocol: str, payload: bytes
+        self, timeout_s: float, reader: FrameReader, peer: PublicKey, protocol: str, payload: bytes
     ) -> bytes:
         if self._host is None:
             raise streams.silent(peer, "it is not connected")
-        data = await streams.ask(
-            self._host, peer, protocol, payload, timeout_s=timeout_s, frame_bytes_max=frame_bytes_max
-        )
+        data = await streams.ask(self._host, peer, protocol, payload, timeout_s=timeout_s, reader=reader)
         self._liveness.heard(peer, time.monotonic())
         return data
 
@@ -300,7 +313,7 @@ class Libp2pHost:
         answered, since = False, time.monotonic()
         while True:
             try:
-                await self._ask(BEAT_S_MAX, HEADER_BYTES + ERROR_BYTES_MAX, peer, HEARTBEAT, b"")
+                await self._ask(BEAT_S_MAX, FrameReader(HEADER_BYTES + ERROR_BYTES_MAX), peer, HEARTBEAT, b"")
                 answered = True
             except (UnavailableError, PeerError):
                 host = self._host

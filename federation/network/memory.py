@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from federation.errors import OperatorError, UnavailableError
-from federation.network.answers import answer, open_answer
-from federation.network.exchange import Gate, Handler, everybody, peer_of
+from federation.network.answers import answer, begun_answer, open_answer
+from federation.network.exchange import Gate, Handler, OnBreak, everybody, peer_of
 from federation.rules.keys import PrivateKey, PublicKey
 
 
@@ -29,6 +29,8 @@ class Fate(Enum):
     """The handler never sees it."""
     ANSWER_LOST = auto()
     """The handler runs, the requester learns nothing."""
+    ANSWER_BROKEN = auto()
+    """The same, but half of the answer arrives."""
     DUPLICATED = auto()
     """The handler runs twice, the requester gets the second answer."""
 
@@ -145,7 +147,16 @@ class MemoryExchange:
         """See :meth:`Exchange.serve`."""
         self._services[protocol] = _Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
 
-    def request(self, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+    def request(
+        self,
+        peer: PublicKey,
+        protocol: str,
+        payload: bytes,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        on_break: OnBreak | None = None,
+    ) -> bytes:
         """See :meth:`Exchange.request`; ``timeout_s`` only matters to real networks."""
         del timeout_s
         target = self._network.party(peer) if peer in self._network.linked(self._public) else None
@@ -157,7 +168,9 @@ class MemoryExchange:
         data = target.deliver(self._public, protocol, payload)
         if fate is Fate.DUPLICATED:
             data = target.deliver(self._public, protocol, payload)
-        if fate is Fate.ANSWER_LOST:
+        if fate is Fate.ANSWER_BROKEN and on_break is not None:
+            on_break(begun_answer(data[: len(data) // 2], max_bytes=max_bytes))
+        if fate in (Fate.ANSWER_LOST, Fate.ANSWER_BROKEN):
             raise _silent(peer, "the answer was lost")
         return open_answer(data, peer=peer, max_bytes=max_bytes)
 

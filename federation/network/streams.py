@@ -13,10 +13,11 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 from federation.errors import AccordError, UnavailableError
-from federation.network.frames import FrameReader, pieces
+from federation.network.frames import PIECE_BYTES, SHORT_PIECE_BYTES, FrameReader, pieces
 from federation.rules.keys import PublicKey
 
 _CLEAN_UP_S_MAX: Final = 1.0
+_QUICK_BYTES_S: Final = 2_000_000
 logger = logging.getLogger(__name__)
 
 
@@ -26,13 +27,13 @@ def peer_id_of(peer: PublicKey) -> ID:
 
 
 async def ask(
-    host: IHost, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, frame_bytes_max: int
+    host: IHost, peer: PublicKey, protocol: str, payload: bytes, *, timeout_s: float, reader: FrameReader
 ) -> bytes:
-    """Send ``payload`` over the existing connection to ``peer`` and wait for the frame that answers it.
+    """Send ``payload`` over the existing connection to ``peer`` and read the frame that answers it into ``reader``.
 
     Raises:
         UnavailableError: no connection, no answer in time, or the stream was refused or lost.
-        PeerError: the answer breaks the framing, or is longer than ``frame_bytes_max``.
+        PeerError: the answer breaks the framing, or is longer than ``reader`` allows.
     """
     peer_id = peer_id_of(peer)
     if not host.get_network().get_connections(peer_id):
@@ -45,10 +46,10 @@ async def ask(
             writing = True
             await write_frame(stream, payload)
             writing = False
-            answer = await read_frame(stream, frame_bytes_max)
+            await _fill(reader, stream)
             await stream.close()
             stream = None
-            return answer
+            return reader.payload()
     except trio.TooSlowError:
         if writing:
             await sever(host, peer_id)
@@ -65,24 +66,36 @@ async def ask(
 
 
 async def write_frame(stream: INetStream, payload: bytes) -> None:
-    """Write one frame."""
-    for piece in pieces(payload):
+    """Write one frame: in short pieces until the line turns out to be quick."""
+    began, written = trio.current_time(), 0
+
+    def bytes_max() -> int:
+        quick = written > _QUICK_BYTES_S * (trio.current_time() - began)
+        return PIECE_BYTES if written and quick else SHORT_PIECE_BYTES
+
+    for piece in pieces(payload, bytes_max):
         await stream.write(piece)
+        written += len(piece)
 
 
 async def read_frame(stream: INetStream, max_bytes: int, *, idle_s_max: float = float("inf")) -> bytes:
     """Read one frame of at most ``max_bytes``, with at most ``idle_s_max`` between two pieces.
 
     Raises:
+        UnavailableError: the stream ended inside the frame.
         PeerError: the framing is broken, or the frame is too large.
         trio.TooSlowError: nothing came for too long.
     """
     reader = FrameReader(max_bytes)
+    await _fill(reader, stream, idle_s_max=idle_s_max)
+    return reader.payload()
+
+
+async def _fill(reader: FrameReader, stream: INetStream, *, idle_s_max: float = float("inf")) -> None:
     while reader.wanted:
         with trio.fail_after(idle_s_max):
             data = await stream.read(reader.wanted)
         reader.feed(data)
-    return reader.payload()
 
 
 async def abandon(stream: INetStream) -> None:

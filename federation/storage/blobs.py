@@ -238,7 +238,11 @@ class MemoryBlobStore:
 
     def piece(self, name: str, offset: int, length: int) -> tuple[int, bytes]:
         """See :meth:`BlobStore.piece`."""
-        data = self.get(name)
+        _check_name(name)
+        with self._lock:
+            data = self._blobs.get(name)
+        if data is None:
+            raise _missing(name)
         return len(data), data[offset : offset + length]
 
     def begun(self, name: str) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import PeerError, UnavailableError
-from federation.network.blobs import _PIECE_BYTES_MIN, BLOB, PIECE_BYTES, _next_length, fetch_blob, serve_blobs
+from federation.network.blobs import BLOB, PIECE_BYTES, fetch_blob, serve_blobs
 from federation.network.memory import Delivery, Fate, MemoryExchange, MemoryNetwork
 from federation.rules.canonical import canonical_bytes, parse
 from federation.rules.keys import PrivateKey, PublicKey
@@ -45,12 +45,6 @@ def test_what_is_stored_is_not_fetched() -> None:
     _, seeker, _ = parties(MemoryNetwork(lambda _delivery: Fate.REQUEST_LOST))
     ours = MemoryBlobStore()
     assert fetch(seeker, ours.put(b"here"), ours) == b"here"
-
-
-@pytest.fixture(autouse=True)
-def _long_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces as long as they may be, so that tests know where they begin."""
-    monkeypatch.setattr("federation.network.blobs._lengths", {HOLDER.public: PIECE_BYTES})
 
 
 def test_a_broken_transfer_goes_on_where_it_stopped() -> None:
@@ -101,14 +95,22 @@ def test_a_liars_beginning_does_not_make_a_liar_of_an_honest_peer() -> None:
     assert fetch(seeker, name, ours) == data
 
 
-@given(st.lists(st.floats(0, 100), max_size=40))
-def test_pieces_shrink_on_a_slow_line_and_grow_on_a_quick_one(took: list[float]) -> None:
-    length = PIECE_BYTES
-    for seconds in took:
-        after = _next_length(length, seconds)
-        assert _PIECE_BYTES_MIN <= after <= PIECE_BYTES
-        assert (after >= length) if seconds < 1 else (after <= length)
-        length = after
+def test_the_beginning_of_a_piece_that_broke_off_is_not_fetched_again() -> None:
+    asked: list[int] = []
+
+    def courier(delivery: Delivery) -> Fate:
+        asked.append(parse(delivery.payload)["offset"])
+        return Fate.ANSWER_BROKEN if len(asked) == 2 else Fate.DELIVERED
+
+    _, seeker, theirs = parties(MemoryNetwork(courier))
+    ours, data = MemoryBlobStore(), os.urandom(3 * PIECE_BYTES)
+    name = theirs.put(data)
+    with pytest.raises(UnavailableError):
+        fetch(seeker, name, ours)
+    half = ours.begun(name)
+    assert PIECE_BYTES < half < 2 * PIECE_BYTES
+    assert fetch(seeker, name, ours) == data
+    assert asked == [0, PIECE_BYTES, half, half + PIECE_BYTES]
 
 
 def test_a_blob_that_the_peer_does_not_have_is_unavailable() -> None:

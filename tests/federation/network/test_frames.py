@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.errors import PeerError
+from federation.errors import PeerError, UnavailableError
 from federation.network.frames import HEADER_BYTES, PIECE_BYTES, FrameReader, pieces
 
 
@@ -26,6 +26,15 @@ def test_no_piece_overfills_a_noise_message(size: int) -> None:
     assert all(len(piece) == PIECE_BYTES for piece in cut[:-1])
 
 
+@given(size=st.integers(0, 4 * PIECE_BYTES), lengths=st.lists(st.integers(HEADER_BYTES, PIECE_BYTES), min_size=1))
+def test_pieces_are_as_long_as_the_line_allows_and_join_to_the_same_frame(size: int, lengths: list[int]) -> None:
+    payload = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    given_ = iter([*lengths, *[PIECE_BYTES] * 5])
+    cut = list(pieces(payload, lambda: next(given_)))
+    assert b"".join(cut) == b"".join(pieces(payload))
+    assert all(len(piece) <= most for piece, most in zip(cut, lengths, strict=False))
+
+
 def test_a_frame_above_the_bound_is_refused_at_its_header() -> None:
     reader = FrameReader(1000)
     with pytest.raises(PeerError, match="1001 bytes"):
@@ -42,8 +51,9 @@ def test_a_stream_that_ends_inside_a_frame_is_refused() -> None:
     reader = FrameReader(10)
     reader.feed((3).to_bytes(HEADER_BYTES, "big"))
     reader.feed(b"ab")
-    with pytest.raises(PeerError, match="ended"):
+    with pytest.raises(UnavailableError, match="broke off"):
         reader.feed(b"")
+    assert reader.begun == b"ab"
     with pytest.raises(PeerError, match="not complete"):
         reader.payload()
 
