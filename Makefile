@@ -47,6 +47,7 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/time_to_stop.py
 	$(BIN)/python tests/benchmarks/consent_registry.py
 	$(BIN)/python tests/benchmarks/consent_web.py
+	$(BIN)/python tests/benchmarks/attacks.py
 
 docs: setup ## write docs/reference/cli.md from the program; check every link
 	$(BIN)/python scripts/make_cli_reference.py

@@ -2,10 +2,8 @@
 
 Each rule gives one lattice vector for a set of lattice vectors, the same one on any machine and in any order of
 arrival: vectors are put in order of their content first, distances are exact integers, and every division rounds once,
-ties to even. The geometric median and the trust scores need square roots. The median's coefficients are found in
-floating point from the exact squared distances, by single additions, products, quotients and roots in a fixed order
-(IEEE 754 rounds each of them correctly, so all machines agree; no library's sum, whose order is its own), and are then
-rounded to multiples of 2^-30; the mean with these coefficients is exact again. Trust scores take integer roots.
+ties to even. The geometric median and the trust scores need square roots: they take integer roots of integers with 30
+bits and more to spare. No float takes part.
 
 Every vector counts as one voice: weights are the business of ``aggregation``. How many may be hostile is a share of
 those present, so that it means the same for a coalition as for all.
@@ -17,6 +15,7 @@ algorithm 2. Trust: Cao, Fang, Liu and Gong (2021), NDSS, FLTrust, algorithm 2.
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -37,9 +36,8 @@ from federation.rules.lattice_sums import (
 )
 
 COEFFICIENT_BITS: Final = 30
+_UNIT: Final = 1 << COEFFICIENT_BITS
 _MEDIAN_STEPS: Final = 64
-_SMOOTHING: Final = 2.0**-40
-"""Squared distances below this part of the largest count as this part: a step never divides by zero."""
 
 
 class Gathered:
@@ -133,8 +131,7 @@ class Gathered:
             int64 [P].
         """
         places = self.chosen(members)
-        apart = [[float(self.apart[one][two]) for two in places] for one in places]
-        coefficients = median_coefficients(apart)
+        coefficients = median_coefficients([[self.apart[one][two] for two in places] for one in places])
         return weighted_mean(self._vectors[places], coefficients, sum(coefficients))
 
 
@@ -149,12 +146,12 @@ LOCATIONS: Final[Mapping[str, Location]] = {
 """The rules that a plan can name beside the weighted mean. None of them is linear."""
 
 
-def median_coefficients(apart: Sequence[Sequence[float]]) -> list[int]:
+def median_coefficients(apart: Sequence[Sequence[int]]) -> list[int]:
     """The weights, in multiples of 2^-30, with which the geometric median is a mean of its points.
 
-    The iterate of Weiszfeld's algorithm is always a mean ``z = sum_j l_j x_j``, and its squared distance from ``x_i``
-    is ``sum_j l_j D_ij - 1/2 sum_jk l_j l_k D_jk``: the points themselves are not needed, only their distances.
-    Nothing here may use ``sum`` or numpy: what they add in which order differs between versions.
+    The iterate of Weiszfeld's algorithm is always a mean ``z = sum_j s_j x_j / S``, and its squared distance from
+    ``x_i`` times ``2 S^2`` is ``2 S sum_j s_j D_ij - sum_jk s_j s_k D_jk``: the points themselves are not needed, only
+    their distances, and all of it stays in integers. A distance below one lattice step counts as one step.
 
     Args:
         apart: squared distances, n rows of n.
@@ -163,26 +160,20 @@ def median_coefficients(apart: Sequence[Sequence[float]]) -> list[int]:
         n integers, not negative; their sum is 2^30 to within n.
     """
     count = len(apart)
-    floor = max(1.0, max(map(max, apart)) * _SMOOTHING)
-    shares = [1.0 / count] * count
+    shares = [_UNIT // count] * count
     for _ in range(_MEDIAN_STEPS):
-        towards = []
-        spread = 0.0
-        for share, row in zip(shares, apart, strict=True):
-            each = 0.0
-            for other, distance in zip(shares, row, strict=True):
-                each += other * distance
-            towards.append(each)
-            spread += share * each
-        pulls = [1.0 / math.sqrt(max(each - 0.5 * spread, floor)) for each in towards]
-        total = 0.0
-        for pull in pulls:
-            total += pull
-        before, shares = shares, [pull / total for pull in pulls]
+        total = sum(shares)
+        towards = [sum(map(operator.mul, shares, row)) for row in apart]
+        spread = sum(map(operator.mul, shares, towards))
+        # sqrt(2) S times the distance.
+        far = [max(total, math.isqrt(2 * total * each - spread)) for each in towards]
+        numerator = max(far) << (2 * COEFFICIENT_BITS)
+        pulls = [numerator // each for each in far]
+        whole = sum(pulls)
+        before, shares = shares, [(2 * pull * _UNIT + whole) // (2 * whole) for pull in pulls]
         if shares == before:
             break
-    # A product with a power of two is exact, and round() takes ties to even.
-    return [round(share * (1 << COEFFICIENT_BITS)) for share in shares]
+    return shares
 
 
 def trust_anchored(vectors: Integers, anchor: Integers) -> Integers:
@@ -207,16 +198,15 @@ def trust_anchored(vectors: Integers, anchor: Integers) -> Integers:
             remedy="Anchor and updates must belong to the same study plan.",
         )
     length = dot(anchor, anchor)
-    unit = 1 << COEFFICIENT_BITS
     scaled: list[NDArray[Any]] = []
     trusts: list[int] = []
     for vector in vectors:
         along, own = dot(vector, anchor), dot(vector, vector)
         if along > 0:  # then neither is zero
-            trusts.append(math.isqrt(along * along * unit * unit // (own * length)))
-            scale = math.isqrt(length * unit * unit // own)
+            trusts.append(math.isqrt(along * along * _UNIT * _UNIT // (own * length)))
+            scale = math.isqrt(length * _UNIT * _UNIT // own)
             kind: Any = np.int64 if 2 * magnitude(vector) * scale < INT64_SAFE else object
-            scaled.append(divide_half_even(vector.astype(kind) * scale, unit).astype(np.int64))
+            scaled.append(divide_half_even(vector.astype(kind) * scale, _UNIT).astype(np.int64))
     if not sum(trusts):
         return np.zeros_like(anchor)
     return weighted_mean(np.stack(scaled), trusts, sum(trusts))

@@ -15,7 +15,7 @@ from federation.learning.models import initial_model
 from federation.rules import audit
 from federation.rules.accounting import round_event
 from federation.rules.admission import consent_origin
-from federation.rules.aggregation import aggregate
+from federation.rules.aggregation import aggregate, rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import Checkpoint, cosign, sign_checkpoint
 from federation.rules.documents import ConsistencyProof, Refusal, Update, ValueTable
@@ -114,13 +114,14 @@ def unchanged(value: Any) -> Any:
 
 @dataclass
 class Study:
-    """Plays a study; ``changes`` let its coordinator lie at one step (by the name of the step)."""
+    """Plays a study; ``changes`` let its coordinator lie at one step (by the name of the step), ``edits`` its plan."""
 
     rows: ClassVar[bytes] = ROWS
     salt: ClassVar[bytes] = SALT
 
     disclosure: str = "public"
     changes: dict[str, Change] = field(default_factory=dict)
+    edits: dict[str, str] = field(default_factory=dict)
     seed: int = 7
     key: PrivateKey = field(default_factory=lambda: PrivateKey(bytes([100]) * 32))
     log: MemoryLog = field(default_factory=lambda: MemoryLog("study"))
@@ -130,6 +131,9 @@ class Study:
         self.institutions = {site: PrivateKey(bytes([101 + number]) * 32) for number, site in enumerate(SITES)}
         commitment = validation_commitment(SALT, ROWS)
         text = PLAN.format(code=CODE, commitment=commitment, disclosure=self.disclosure)
+        for before, after in self.edits.items():
+            assert before in text
+            text = text.replace(before, after)
         self.plan: StudyPlan = plan_from_toml(text, source="plan")
         self.plan_bytes = self.plan.sign(self.key).to_bytes()
         self.state: StudyState = begin(self.plan, plan_blob=sha256_hex(self.plan_bytes), coordinator=self.key.public)
@@ -229,11 +233,12 @@ class Study:
         counted = dict(current.admitted) if quorate else {}
         shown = replace(audit_view(self.state), admitted=counted)
         base, updates = audit.round_vectors(shown, self.state, self.blobs.get)
-        model = self.change("aggregate", aggregate(base, updates, self.state.weights))
+        model = self.change("aggregate", aggregate(base, updates, self.state.weights, rule_of(self.plan)))
         players = tuple(sorted(updates))
         batch = read_validation(self.plan, ROWS)
         bound = self.plan.valuation.loss_bound
-        utilities = list(coalition_utilities(base, updates, self.state.weights, players, batch, bound))
+        rule = rule_of(self.plan)
+        utilities = list(coalition_utilities(base, updates, self.state.weights, players, batch, bound, rule))
         if self.tables:
             utilities[0] = self.tables[-1].utilities[-1]
         utilities = self.change(f"utilities-{number}", utilities)

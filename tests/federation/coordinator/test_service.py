@@ -20,9 +20,10 @@ from federation.flower.messages import REPLY
 from federation.learning.evaluation import committed_utility
 from federation.network.memory import Delivery, Fate
 from federation.rules import audit
+from federation.rules.aggregation import aggregate, rule_of
 from federation.rules.checkpoint import finality_quorum
 from federation.rules.entries import StudySettled
-from federation.rules.fixedpoint import from_fixed, unpack
+from federation.rules.fixedpoint import from_fixed, pack, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.replay import StudyState, begin, replay
 from federation.rules.validation import read_validation
@@ -299,6 +300,22 @@ def test_four_institutions_with_a_capped_weight(tmp_path: Path) -> None:
         assert all(len(opened.utilities) == 16 for opened in study.tables())
         total = sum(Fraction(payment.value) for payment in state.payments)
         assert total * 2**40 == study.tables()[-1].utilities[-1] - study.tables()[0].utilities[0]
+
+
+def test_a_robust_rule_of_the_plan_decides_models_and_values_and_every_witness_recomputes_both(tmp_path: Path) -> None:
+    rule = {"rule": "nnm-trimmed-mean", "tolerated": "0.34"}
+    with InMemoryStudy(tmp_path, rounds={"count": 2}, aggregation=rule) as study:
+        state = study.run()
+        assert state.settled
+        assert len(study.history.checkpoint().cosignatures) == 3
+        batch = read_validation(study.plan, study.validation)
+        for done, table in zip(state.closed, study.tables(), strict=True):
+            base, updates = audit.round_vectors(done, state, study.blobs.get)
+            assert pack(aggregate(base, updates, state.weights, rule_of(study.plan))) == study.blobs.get(done.model)
+            assert pack(aggregate(base, updates, state.weights)) != study.blobs.get(done.model)
+            two = {did: updates[did] for did in table.players[:2]}
+            model = aggregate(base, two, state.weights, rule_of(study.plan))
+            assert committed_utility(from_fixed(model), batch, Decimal(4)) == table.utilities[3]
 
 
 def test_plain_texts_of_the_plan_s_numbers_reach_the_events(settled: InMemoryStudy) -> None:
