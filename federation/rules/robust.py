@@ -192,7 +192,7 @@ def trust_anchored(vectors: Integers, anchor: Integers) -> Integers:
     Raises:
         PeerError: the anchor has another length.
     """
-    if anchor.ndim != 1 or vectors.ndim != 2 or vectors.shape[1] != anchor.size:  # noqa: PLR2004 - [n, P]
+    if anchor.ndim != 1 or vectors.ndim != 2 or vectors.shape[1] != anchor.size:  # noqa: PLR2004 - a matrix has two axes
         raise PeerError(
             f"An anchor of {anchor.size} numbers does not fit updates of shape {vectors.shape}.",
             remedy="Anchor and updates must belong to the same study plan.",
