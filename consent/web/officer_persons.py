@@ -196,7 +196,11 @@ def links(request: Request, made: list[Invited], back: str) -> Response:
     for invited in made:
         link = f"{origin}/invitation#{invited.code}"
         path, side = qr_path(link)
-        shown.append({"ref": invited.ref, "link": link, "until": invited.until, "path": path, "side": side})
+        guardian = web_of(request).guardians.of(invited.ref)
+        shown.append(
+            {"ref": invited.ref, "link": link, "until": invited.until, "path": path, "side": side}
+            | {"guardian": None if guardian is None else guardian.name}
+        )
     return render(request, "officer/links.html", links=shown, back=back, address=origin)
 
 

@@ -191,7 +191,7 @@ def _problems(web: Web, language: str) -> tuple[Any, list[tuple[str, str]]]:
     except OperatorError as error:
         return None, [(error.message, error.remedy)]
     found: list[tuple[str, str]] = []
-    if _age(health.batched_at, now) > BATCH_AGE_MAX:
+    if health.records and _age(health.batched_at, now) > BATCH_AGE_MAX:
         found.append(
             (
                 _("No batch has been closed for a while, so new decisions are not in the log yet."),
