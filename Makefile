@@ -9,7 +9,7 @@ STAMP := $(VENV)/.accord-setup
 # Two workers; what shares a long set-up stays together (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo sensors test lint format check bench docs messages clean
+.PHONY: help setup demo sensors test lint format check bench fuzz docs messages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -48,6 +48,9 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/consent_registry.py
 	$(BIN)/python tests/benchmarks/consent_web.py
 	$(BIN)/python tests/benchmarks/attacks.py
+
+fuzz: setup ## a million steps of the ledger against other books (long)
+	$(BIN)/python tests/fuzz/ledger_steps.py $(ARGS)
 
 docs: setup ## write docs/reference/cli.md from the program; check every link
 	$(BIN)/python scripts/make_cli_reference.py
