@@ -20,6 +20,7 @@ from consent.web.renewal import Renewal, renewal
 from consent.web.request import LAYERS, notice_hash, notice_text, right_guesses_max
 from consent.web.sessions import SignedIn
 from consent.web.state import Web, person, web_of
+from consent.web.store import Answer
 from federation.errors import UnavailableError
 from federation.rules.canonical import tagged_hash
 from federation.rules.instant import parse_instant
@@ -81,6 +82,7 @@ def receipt(request: Request, digest: str, who: Person) -> Response:
     """A receipt to be read, printed, downloaded."""
     web, language = web_of(request), language_of(request)
     credential = open_receipt(_receipt_bytes(web, digest, who), trust_guardian=True)
+    answer = next((item for item in web.store.answers(ref=who.ref) if item.digest == digest), None)
     return render(
         request,
         "receipt.html",
@@ -89,7 +91,8 @@ def receipt(request: Request, digest: str, who: Person) -> Response:
         received_at=parse_instant(credential.receipt.received_at),
         meaning=_meaning(credential, language),
         allowed=_allowed(credential.record, language),
-        answer=next((item for item in web.store.answers(ref=who.ref) if item.digest == digest), None),
+        answer=answer,
+        answers=[] if answer is None else _answers(web, answer, language),
         gesture=gesture_for(web, digest),
         guardian=_guardian_of(web, who.ref, credential.record),
         in_log=None if credential.place is None else credential.place.index,
@@ -206,6 +209,13 @@ def _renewal(web: Web, ref: str, language: str, request: str) -> Renewal | None:
 def _allowed(record: ConsentRecord, language: str) -> str:
     terms = record.terms
     return "" if terms is None else purposes(terms.purposes, terms.diseases, language)
+
+
+def _answers(web: Web, answer: Answer, language: str) -> list[tuple[str, bool]]:
+    """What was answered, question by question, in the reader's language."""
+    asked = web.store.notice(answer.request, answer.version).asked
+    shown = asked.language(language)
+    return [(purpose.words[shown].title, answer.answers[purpose.key]) for purpose in asked.purposes]
 
 
 def _guardian_of(web: Web, ref: str, record: ConsentRecord) -> Appointment | None:
