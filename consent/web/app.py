@@ -22,7 +22,7 @@ from consent.web import api, entry, officer, patient
 from consent.web.guardians import Guardians
 from consent.web.pages import language_of, render
 from consent.web.security import Guard, Refusal
-from consent.web.sessions import Sessions
+from consent.web.sessions import Role, Sessions
 from consent.web.state import NotSignedInError, Web, WebSettings
 from consent.web.store import Store
 from federation.errors import AccordError, ConsentError, OperatorError, PeerError, UnavailableError
@@ -99,6 +99,16 @@ def refuse(request: Request, refusal: Refusal) -> Response:
 def _not_signed_in(request: Request, error: Exception) -> Response:
     if _wants_json(request):
         return _answer(request, 401, "not-signed-in", str(error), "", "")
+    if isinstance(error, NotSignedInError) and error.role is Role.OFFICER:
+        _ = translations(language_of(request)).gettext
+        return _answer(
+            request,
+            403,
+            "not-signed-in",
+            _("These pages are for the data protection officer"),
+            _("They open with a link that works once. A session ends when nobody clicks for half an hour."),
+            _("Whoever runs this page makes a new link with the command: accord consent officer"),
+        )
     return RedirectResponse("/return", status_code=303)
 
 

@@ -19,7 +19,7 @@ from consent.web.passkeys import gesture_for, relying_party
 from consent.web.renewal import Renewal, renewal
 from consent.web.request import LAYERS, notice_hash, notice_text, right_guesses_max
 from consent.web.sessions import SignedIn
-from consent.web.state import Web, person, web_of
+from consent.web.state import Web, person, session_token, signed_in, web_of
 from consent.web.store import Answer
 from federation.errors import UnavailableError
 from federation.rules.canonical import tagged_hash
@@ -159,7 +159,9 @@ def come_back(request: Request) -> Response:
     web = web_of(request)
     known = web.store.profile()
     contact = known.contact if known else "-"
-    return render(request, "return.html", key_prefix=f"{web.registry.institution.did}|", contact=contact)
+    prefix = f"{web.registry.institution.did}|"
+    ended = session_token(request) is not None and signed_in(request) is None
+    return render(request, "return.html", key_prefix=prefix, contact=contact, ended=ended)
 
 
 def key_name(web: Web, ref: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from accessibility import VIEWS, check, problems, too_wide
@@ -41,7 +42,7 @@ def renew(site: Site) -> None:
 
 
 def test_a_stranger_s_pages_and_the_error_pages(site: Site, page: Page) -> None:
-    for path in ("/", "/about", "/invitation", "/return", "/nothing-here"):
+    for path in ("/", "/about", "/invitation", "/return", "/nothing-here", "/officer"):
         page.goto(path)
         check(page, path)
     used = site.invitation("ben")
@@ -53,6 +54,11 @@ def test_a_stranger_s_pages_and_the_error_pages(site: Site, page: Page) -> None:
     page.fill("#code", "0000")
     page.get_by_role("button", name="Open my invitation").click()
     check(page, "an unknown code")
+    opened(page, site, "carl")
+    site.clock.ahead = timedelta(minutes=31)
+    page.goto("/mine")
+    expect(page.locator("main")).to_contain_text("You have been signed out")
+    check(page, "signed out")
 
 
 def test_a_request_in_every_state(site: Site, page: Page) -> None:

@@ -117,6 +117,7 @@ function explain(error) {
   const gestureStopped = error instanceof DOMException && error.name === "NotAllowedError";
   let text = refused ? words.refused : words.failed;
   if (gestureStopped) text = words.stopped;
+  if (refused && error.code === "too-many") text = words.wait;
   console.warn(error); // the server's own words, for whoever looks
   say(status, text, { problem: true });
   if (refused && error.code === "OtherKeyError") document.querySelector("#other-key").hidden = false;

@@ -31,7 +31,8 @@ async function comeBack() {
     say(status, words.unknown, { problem: true });
   } catch (error) {
     console.warn(error);
-    say(status, words.failed, { problem: true });
+    const tooMany = error instanceof Refused && error.code === "too-many";
+    say(status, tooMany ? words.wait : words.failed, { problem: true });
   }
   button.removeAttribute("aria-disabled");
 }

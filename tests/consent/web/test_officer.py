@@ -93,7 +93,9 @@ def test_only_an_officer_sees_the_officer_s_pages(site: Site, client: httpx.Clie
     for path in PAGES:
         desk.get(path)
         for cookie in ("", f"__Host-accord={token}", "__Host-accord=guessed"):
-            assert client.get(path, headers={"Cookie": cookie}).status_code == 303, path
+            refused = client.get(path, headers={"Cookie": cookie})
+            assert refused.status_code == 403, path
+            assert "accord consent officer" in words(refused.text)
 
 
 def test_a_request_goes_from_an_outline_to_people(site: Site, desk: Desk) -> None:
