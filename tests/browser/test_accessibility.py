@@ -55,6 +55,7 @@ def test_a_stranger_s_pages_and_the_error_pages(site: Site, page: Page) -> None:
     page.get_by_role("button", name="Open my invitation").click()
     check(page, "an unknown code")
     opened(page, site, "carl")
+    page.wait_for_url("**/request/*")
     site.clock.ahead = timedelta(minutes=31)
     page.goto("/mine")
     expect(page.locator("main")).to_contain_text("You have been signed out")
