@@ -1,5 +1,6 @@
-"""``accord rewards``: what a party earned, and why."""
+"""``accord rewards``: what a party earned, and why; what every account holds; the books as files."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,22 +8,32 @@ import typer
 
 from federation.cli.output import JsonOption, emit, group
 
-app = group("Read what a party earned, and why.")
+app = group("Read what a party earned, and why; balances; the books as files.")
+
+FolderOption = Annotated[
+    Path,
+    typer.Option("--dir", envvar="ACCORD_DIR", help="A coordinator's or a node's folder, or an exported study."),
+]
+StudyOption = Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest.")]
+
+
+class Form(StrEnum):
+    """What the books can be written as."""
+
+    beancount = "beancount"
+    csv = "csv"
 
 
 @app.callback()
 def rewards() -> None:
-    """Read what a party earned, and why."""
+    """Read what a party earned, and why; balances; the books as files."""
 
 
 @app.command()
 def statement(
     site: Annotated[str, typer.Argument(help="The institution's short name, as reports show it.")],
-    folder: Annotated[
-        Path,
-        typer.Option("--dir", envvar="ACCORD_DIR", help="A coordinator's or a node's folder, or an exported study."),
-    ],
-    study: Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest.")] = None,
+    folder: FolderOption,
+    study: StudyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one institution's statement: value by round, share, reward, and where the log proves it.
@@ -33,3 +44,53 @@ def statement(
 
     result = statement_of(folder, site=site, study=study)
     emit(result.data, as_json=as_json, text=result.text)
+
+
+@app.command()
+def balance(
+    folder: FolderOption,
+    account: Annotated[
+        str | None, typer.Argument(help="An account (institution:ash) or an institution's short name; default: all.")
+    ] = None,
+    study: StudyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what accounts hold, from the verified log: parties, pools, what was burned.
+
+    Example: accord rewards balance cleveland --dir heart-export
+    """
+    from federation.coordinator.books import books_of
+
+    data, text = books_of(folder, study=study).balance(account)
+    emit(data, as_json=as_json, text=text)
+
+
+@app.command()
+def export(
+    folder: FolderOption,
+    form: Annotated[Form, typer.Option("--format", help="beancount (plain-text accounting) or csv.")] = Form.beancount,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write; default: standard output.")] = None,
+    study: StudyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a study's books: every transfer with the log's entry that it follows from, and the balances.
+
+    Example: accord rewards export --dir heart-export --format csv --out heart.csv
+    """
+    from federation.coordinator.books import books_of
+    from federation.errors import OperatorError
+
+    books = books_of(folder, study=study)
+    text = books.export(form.value)
+    if out is None:
+        emit(books.export_json(), as_json=as_json, text=text.rstrip("\n"))
+        return
+    try:
+        out.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise OperatorError(f"{out} cannot be written: {error.strerror}.", remedy="Give another --out.") from error
+    emit(
+        {"written": str(out), "format": form.value, "transfers": len(books.lines)},
+        as_json=as_json,
+        text=f"Wrote {out}.",
+    )

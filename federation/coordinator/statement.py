@@ -4,39 +4,27 @@ The statement is computed anew: the log is replayed, values and payments follow 
 settlement's place in the tree under the newest checkpoint is proved. Nothing is stored, nothing is sent.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine
-from sqlmodel import col, select
-
 from federation.errors import OperatorError, UnavailableError
 from federation.export.folding import FoldedLog, Settlement, fold
-from federation.export.layout import CHECKPOINTS, LOG, PLAN, blob_path, checkpoint_path, entry_path, list_export
 from federation.rules import audit
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
-from federation.rules.entries import ENTRY_BYTES_MAX, ENTRY_TYPE, StudyPublished, open_entry
-from federation.rules.envelope import open_envelope
 from federation.rules.merkle import inclusion_proof, verify_inclusion
 from federation.rules.replay import StudyState
 from federation.rules.rewards import pay
 from federation.rules.statements import Statement, statement, whole_of
 from federation.rules.study import open_plan
 from federation.rules.valuation import method_named
-from federation.settings import PartyFolder, load_settings
-from federation.storage.blobs import FolderBlobStore
-from federation.storage.database import open_database, read
-from federation.storage.log import LOG_TABLES, LogEntry, MerkleLog, SqliteLog
 
-from .folder import open_coordinator
+from .source import open_source
 
 _HASH_SHOWN: Final = 16
-_STUDY_LOG: Final = re.compile(r"[a-z0-9_-]+-[0-9a-f]{12}")  # a study's id; a node's own log of consents has no digits
 _HOW_TO_PROVE: Final = "To prove every figure, and who signed: `accord log verify` on an export, with --key."
 
 
@@ -46,16 +34,6 @@ class StudyStatement:
 
     data: dict[str, Any]
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What a folder holds of one study: the signed plan, the entries, the newest note with its size, the blobs."""
-
-    plan: bytes
-    entries: list[bytes]
-    newest: tuple[int, bytes] | None
-    blobs: Callable[[str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +58,7 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
         PeerError: the log, a table, the payments or the checkpoint do not verify.
         UnavailableError: a part has not arrived in this folder yet.
     """
-    source = _open(folder, study)
+    source = open_source(folder, study)
     plan, envelope = open_plan(source.plan)
     folded = fold(plan, source.plan, envelope.signer, source.entries)
     state, settlement = folded.state, folded.settlement
@@ -100,72 +78,6 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
         "log": _log_data(folded, settlement, proof),
     }
     return StudyStatement(data=data, text=_text(data))
-
-
-def _open(folder: Path, study: str | None) -> _Source:
-    """Find out what kind of folder it is, and read it."""
-    if (folder / PLAN).exists():
-        return _from_export(folder, study)
-    if not PartyFolder(folder).settings.exists():
-        raise OperatorError(
-            f"{folder} is neither a party's folder nor an exported study.",
-            remedy="Give a coordinator's or a node's folder, or what `accord study export` wrote.",
-        )
-    if load_settings(folder).role == "node":
-        return _from_node(folder, study)
-    opened = open_coordinator(folder)
-    plan, envelope = opened.plan(study)
-    log = SqliteLog(opened.engine, plan.study_id)
-    return _from_log(envelope, log, opened.blobs.get)
-
-
-def _from_log(plan: bytes, log: MerkleLog, blobs: Callable[[str], bytes]) -> _Source:
-    return _Source(plan=plan, entries=log.entries(), newest=log.latest_checkpoint(), blobs=blobs)
-
-
-def _from_export(folder: Path, study: str | None) -> _Source:
-    files = list_export(folder)
-    plan = files.read(PLAN)
-    found = open_plan(plan)[0].study_id
-    if study not in (None, found):
-        raise OperatorError(f"{folder} is the study {found}, not {study}.", remedy="Leave out --study.")
-    notes = files.within(CHECKPOINTS)
-    size = len(files.within(LOG))
-    return _Source(
-        plan=plan,
-        entries=[files.read(entry_path(index)) for index in range(size)],
-        newest=(size, files.read(checkpoint_path(size))) if notes else None,
-        blobs=lambda name: files.read(blob_path(name)),
-    )
-
-
-def _from_node(folder: Path, study: str | None) -> _Source:
-    """A node's replica of the log; the plan is the blob that the log's first entry names."""
-    files = PartyFolder(folder)
-    engine = open_database(files.database, *LOG_TABLES)
-    blobs = FolderBlobStore(files.blobs)
-    plans = {name: plan for name, plan in _followed(engine, blobs) if study in (None, name)}
-    if not plans:
-        raise OperatorError(
-            f"The node in {folder} has not seen the log of {study or 'any study'} yet.",
-            remedy="Run it (`accord node run`) until the study is settled, or check --study.",
-        )
-    name, plan = list(plans.items())[-1]
-    return _from_log(plan, SqliteLog(engine, name), blobs.get)
-
-
-def _followed(engine: Engine, blobs: FolderBlobStore) -> list[tuple[str, bytes]]:
-    """(study id, signed plan) of every study log in a node's database, oldest first."""
-    with read(engine) as session:
-        firsts = session.exec(select(LogEntry).where(col(LogEntry.position) == 0)).all()
-    found = []
-    for first in firsts:
-        if _STUDY_LOG.fullmatch(first.log):
-            envelope = open_envelope(first.data, payload_type=ENTRY_TYPE, max_bytes=2 * ENTRY_BYTES_MAX)
-            entry = open_entry(first.data, signer=envelope.signer)
-            if isinstance(entry.body, StudyPublished):
-                found.append((entry.at, first.log, blobs.get(entry.body.plan)))
-    return [(log, plan) for _, log, plan in sorted(found)]
 
 
 def _prove(folded: FoldedLog, settlement: Settlement, newest: tuple[int, bytes] | None) -> _Proof:

@@ -128,14 +128,14 @@ def statement(
     took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
     whole = whole_of(method)
     reasons: dict[Outcome, str] = {
-        "paid": f"That is {float(share):.2%} of {whole}, so it earned {_credits(reward)} of the pool of "
-        f"{_credits(payments.pool)}.",
+        "paid": f"That is {float(share):.2%} of {whole}, so it earned {in_credits(reward)} of the pool of "
+        f"{in_credits(payments.pool)}.",
         "below-minimum": f"That is {float(share):.2%} of {whole}, below the plan's minimum of "
         f"{float(minimum_share):.2%}, so it earned nothing.",
         "no-positive-value": f"Without {nothing_gained} there is no share: it earned nothing, and owes nothing.",
         "not-taken-part": "Without an admitted update there is no share: it earned nothing.",
     }
-    burned = f"Of the pool, {_credits(payments.burned)} went to nobody and was burned."
+    burned = f"Of the pool, {in_credits(payments.burned)} went to nobody and was burned."
     return Statement(
         study=study,
         site=site,
@@ -169,7 +169,9 @@ def _value_json(value: Fraction) -> dict[str, Any]:
     return {"value_exact": str(value), "value": float(value)}
 
 
-def _credits(microcredits: int) -> str:
-    whole, part = divmod(microcredits, MICROCREDITS_PER_CREDIT)
+def in_credits(microcredits: int) -> str:
+    """Micro-credits as credits, for people: ``1,234.5 credits``."""
+    whole, part = divmod(abs(microcredits), MICROCREDITS_PER_CREDIT)
     decimals = f".{part:06d}".rstrip("0") if part else ""
-    return f"{whole:,}{decimals} credit{'' if (whole, part) == (1, 0) else 's'}"
+    sign = "-" if microcredits < 0 else ""
+    return f"{sign}{whole:,}{decimals} credit{'' if (whole, part) == (1, 0) else 's'}"

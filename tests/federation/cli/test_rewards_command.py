@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plain_text_accounts import read_journal
 
 from federation.cli.main import main
 
@@ -57,3 +58,38 @@ def test_before_the_settlement_there_is_no_statement(registry: Path, capsys: Out
     assert main(["rewards", "statement", "ash", "--dir", str(registry), "--json"]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert "not settled: 0 of 5 rounds" in error["message"]
+
+
+def test_balances_in_words_and_as_json(exported: tuple[Any, Path], capsys: Output) -> None:
+    study, folder = exported
+    assert main(["rewards", "balance", "--dir", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert f"Accounts of {study.plan.study_id}" in text
+    assert "institution:birch" in text, "also who got nothing"
+    assert main(["rewards", "balance", "ash", "--dir", str(folder), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["account"] == "institution:ash"
+    assert data["balance_microcredits"] == study.state.ledger.balance("institution:ash")
+    assert main(["rewards", "balance", "elm", "--dir", str(folder)]) == 2
+    assert "institution:ash" in capsys.readouterr().err
+
+
+def test_the_books_as_files(exported: tuple[Any, Path], tmp_path: Path, capsys: Output) -> None:
+    study, folder = exported
+    assert main(["rewards", "export", "--dir", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert read_journal(shown).asserted == len(study.state.ledger.accounts)
+    out = tmp_path / "books.beancount"
+    assert main(["rewards", "export", "--dir", str(folder), "--out", str(out)]) == 0
+    assert out.read_text() == shown
+    assert capsys.readouterr().out == f"Wrote {out}.\n"
+    assert main(["rewards", "export", "--dir", str(folder), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("entry,time,id,step,of,debit,credit,amount_microcredits\r\n")
+    assert main(["rewards", "export", "--dir", str(folder), "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["id"] for row in data["transfers"]] == [each.id for each in study.state.ledger.transfers]
+
+
+def test_books_that_cannot_be_written_are_said(exported: tuple[Any, Path], tmp_path: Path, capsys: Output) -> None:
+    assert main(["rewards", "export", "--dir", str(exported[1]), "--out", str(tmp_path)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
