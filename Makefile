@@ -49,8 +49,9 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/consent_web.py
 	$(BIN)/python tests/benchmarks/attacks.py
 
-fuzz: setup ## a million steps of the ledger against other books (long)
-	$(BIN)/python tests/fuzz/ledger_steps.py $(ARGS)
+fuzz: setup ## a million ledger steps, 100,000 markets (long)
+	$(BIN)/python tests/fuzz/ledger_steps.py
+	$(BIN)/python tests/fuzz/market_misreports.py
 
 docs: setup ## write docs/reference/cli.md from the program; check every link
 	$(BIN)/python scripts/make_cli_reference.py
