@@ -235,12 +235,9 @@ def weigh(address: str, desk: Desk, loads: int) -> list[list[str]]:
         open_link(meter, address, desk.sessions.invite(Role.OFFICER)[0])
         officer = {
             "officer: overview": "/officer",
-            "officer: a request": f"/officer/requests/{STARTER}",
             "officer: coverage": f"/officer/requests/{STARTER}/coverage",
             "officer: write a version": f"/officer/requests/{STARTER}/edit",
             "officer: people": "/officer/people",
-            "officer: withdrawals": "/officer/withdrawals",
-            "officer: log": "/officer/log",
         }
         return rows + weights(meter, officer, loads=loads)
 
@@ -310,9 +307,9 @@ def table(header: list[str], rows: list[list[str]]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=600, help="how many people visit under load (600)")
+    parser.add_argument("--people", type=int, default=400, help="how many people visit under load (400)")
     parser.add_argument("--at-once", type=int, default=16, help="how many of them at a time (16)")
-    parser.add_argument("--loads", type=int, default=5, help="loads of each page under each of the conditions (5)")
+    parser.add_argument("--loads", type=int, default=3, help="loads of each page under each of the conditions (3)")
     chosen = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n")
     with contextlib.ExitStack() as stack:
