@@ -48,7 +48,7 @@ def explain(plan: StudyPlan) -> str:
         ),
         (
             f"How long. {rounds.count} rounds of at most {rounds.deadline_s} s each way; {rounds.participants} "
-            f"institutions, at least {rounds.quorum} of them in a round that counts."
+            f"institutions, at least {rounds.quorum} of them in a round that counts. {_combined(plan)}"
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
@@ -61,6 +61,18 @@ def explain(plan: StudyPlan) -> str:
         ),
     ]
     return "\n\n".join(paragraphs)
+
+
+def _combined(plan: StudyPlan) -> str:
+    """How updates become the next model, in one sentence."""
+    rule, tolerated = plan.aggregation.rule, plan.aggregation.tolerated
+    if rule == "weighted-mean":
+        return "Updates are averaged by nominal cohorts."
+    hostile = "nearly half" if tolerated is None else f"{plain_decimal(tolerated * 100)} %"
+    return (
+        f"Updates are combined by {rule}: each institution is one voice, and {hostile} of them may be hostile. "
+        "An update of zero is then not worth exactly zero."
+    )
 
 
 def _columns(plan: StudyPlan) -> str:

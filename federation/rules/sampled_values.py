@@ -14,8 +14,9 @@ table's unit, rounded outwards, by integer and decimal arithmetic alone. So ever
 An interval is Student's (per player, at the confidence asked for). It is checked at sample sizes that double, and the
 k-th look spends ``6 / (pi k)^2`` of the allowed error, so that stopping early does not cost coverage. Where gains are
 rare and large, no sample tells that it missed one: give ``spread`` (the largest possible difference of two gains) and
-the interval is empirical Bernstein (Maurer and Pontil 2009, theorem 4), which holds for any game and any sample size,
-and is much wider.
+the interval is empirical Bernstein (Maurer and Pontil 2009, theorem 4), which holds for any game and is much wider.
+That is proved for permutations, whose sample sizes are fixed beforehand; strata get further draws where earlier ones
+varied, which the theorem does not cover.
 """
 
 from collections.abc import Callable, Sequence

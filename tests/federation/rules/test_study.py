@@ -224,6 +224,18 @@ def test_a_signed_document_that_is_no_plan_is_a_peer_s_error(payload: bytes) -> 
         open_plan(sign(payload, PLAN_TYPE, KEY).to_bytes())
 
 
+def test_a_plan_in_plain_language_says_how_updates_are_combined_and_valued() -> None:
+    said = explain(plan_from_toml(TOML, source="plan.toml"))
+    assert "Updates are averaged by nominal cohorts." in said
+    assert "(Shapley values)" in said
+    robust = TOML.replace('rule = "weighted-mean"', 'rule = "trimmed-mean"\ntolerated = 0.35')
+    said = explain(plan_from_toml(robust.replace('"shapley"', '"leave-one-out"'), source="plan.toml"))
+    assert "combined by trimmed-mean: each institution is one voice, and 35 % of them may be hostile" in said
+    assert "(each by what would be missing without it)" in said
+    median = TOML.replace('rule = "weighted-mean"', 'rule = "geometric-median"')
+    assert "nearly half of them" in explain(plan_from_toml(median, source="plan.toml"))
+
+
 def test_an_agreement_survives_signing_and_sending() -> None:
     agreement, envelope = open_agreement(AGREEMENT.sign(KEY).to_bytes(), signer=KEY.public)
     assert agreement == AGREEMENT
