@@ -16,21 +16,47 @@ from consent.cli.instructions import (
     Offer,
     Told,
     conditions,
-    decimal,
-    instant,
     notice_file,
     of_people,
+    people,
     read_csv,
-    read_decisions,
     sign_all,
     with_times,
     without_terms,
 )
+from consent.cli.mechanisms import TEMPLATES, Elements, Special, guardianship, kind_of, read_elements
+from consent.cli.options import (
+    CodeHashOption,
+    ConditionOption,
+    ContactOption,
+    ControllerOption,
+    DecisionsOption,
+    DeltaMaxOption,
+    DiseaseOption,
+    ElementsOption,
+    EpsilonMaxOption,
+    EverybodyOption,
+    GuardianOption,
+    JurisdictionOption,
+    KindOption,
+    LicenceOption,
+    MajorityOption,
+    MaxRoundsOption,
+    NoticeLanguageOption,
+    NoticeOption,
+    NoticeVersionOption,
+    PurposeOption,
+    RefuseOption,
+    ValidDaysOption,
+    ValidFromOption,
+    ValidUntilOption,
+)
 from consent.cli.serve import register
+from consent.cli.texts import decimal, instant
 from consent.cli.witnesses import witnesses
 from consent.registry import LICENCE_REF, TABLES, Registry, open_registry
 from consent.rules.receipt import Receipt
-from consent.rules.record import Action
+from consent.rules.record import Action, Mechanism
 from consent.wallet import Wallet
 from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.errors import ConsentError, OperatorError
@@ -98,48 +124,46 @@ def grant(
     folder: DirOption,
     wallet_file: WalletOption,
     subject: SubjectOption = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Everybody in the wallet.")] = False,
-    decisions: Annotated[
-        Path | None,
-        typer.Option(help="A CSV file: subject,action[,valid_until[,valid_from]] (grant, refuse, withdraw)."),
-    ] = None,
-    purpose: Annotated[list[str] | None, typer.Option(help="A DUO code, such as DUO:0000006; may be repeated.")] = None,
-    disease: Annotated[list[str] | None, typer.Option(help="A MONDO code, for DUO:0000007; may be repeated.")] = None,
-    epsilon_max: Annotated[str | None, typer.Option(help="The highest epsilon of a study that is allowed.")] = None,
-    delta_max: Annotated[str, typer.Option(help="The highest delta of a study that is allowed.")] = "0.00001",
-    valid_days: Annotated[int, typer.Option(min=1, max=36500, help="How long it holds.")] = VALID_DAYS_DEFAULT,
-    valid_until: Annotated[str | None, typer.Option(help="Until when it holds; wins over --valid-days.")] = None,
-    valid_from: Annotated[str | None, typer.Option(help="From when it holds; now, if it is left out.")] = None,
-    condition: Annotated[
-        list[str] | None,
-        typer.Option(help="What a DUO modifier is about, as CODE=VALUE (DUO:0000022=FR); may be repeated."),
-    ] = None,
-    code_hash: Annotated[
-        str | None, typer.Option(help="The only training code that may run (SHA-256); any approved, if left out.")
-    ] = None,
-    max_rounds: Annotated[int | None, typer.Option(min=1, max=1000, help="Rounds of one study at most.")] = None,
-    controller: Annotated[str | None, typer.Option(help="The institution's name in the statement.")] = None,
-    contact: Annotated[str | None, typer.Option(help="How to reach it.")] = None,
-    jurisdiction: Annotated[str, typer.Option(help="Whose law applies: EU, or a country's code.")] = "EU",
-    notice: Annotated[
-        Path | None, typer.Option(help="The file with the text that was read; its hash is signed.")
-    ] = None,
-    notice_version: Annotated[str, typer.Option(help="The version of that text.")] = "1",
-    notice_language: Annotated[str, typer.Option(help="Its language.")] = "en",
-    licence: Annotated[bool, typer.Option("--licence", help="The owner's licence for the whole source.")] = False,
-    refuse: Annotated[bool, typer.Option("--refuse", help="Record a no instead of a yes.")] = False,
+    everybody: EverybodyOption = False,
+    decisions: DecisionsOption = None,
+    purpose: PurposeOption = None,
+    disease: DiseaseOption = None,
+    epsilon_max: EpsilonMaxOption = None,
+    delta_max: DeltaMaxOption = "0.00001",
+    valid_days: ValidDaysOption = VALID_DAYS_DEFAULT,
+    valid_until: ValidUntilOption = None,
+    valid_from: ValidFromOption = None,
+    condition: ConditionOption = None,
+    code_hash: CodeHashOption = None,
+    max_rounds: MaxRoundsOption = None,
+    controller: ControllerOption = None,
+    contact: ContactOption = None,
+    jurisdiction: JurisdictionOption = "EU",
+    notice: NoticeOption = None,
+    notice_version: NoticeVersionOption = "1",
+    notice_language: NoticeLanguageOption = "en",
+    licence: LicenceOption = False,
+    kind: KindOption = None,
+    elements: ElementsOption = None,
+    guardian: GuardianOption = None,
+    majority: MajorityOption = None,
+    refuse: RefuseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Sign people's decisions with their keys and hand them to the registry: all of them, or none."""
     keys = Wallet(wallet_file)
-    refs = list(subject or ()) + ([LICENCE_REF] if licence else [])
-    refs += [ref for ref in keys.refs() if ref != LICENCE_REF] if everybody else []
-    instructions = of_people(refs, Action.REFUSE if refuse else Action.GRANT)
-    instructions += read_decisions(decisions) if decisions is not None else []
-    if not instructions:
-        raise OperatorError("Nobody is named.", remedy="Add --subject, --all, --decisions or --licence.")
+    mechanism = kind_of(kind, licence=licence)
+    instructions = people(
+        keys.refs() if everybody else (),
+        list(subject or ()) + ([LICENCE_REF] if licence else []),
+        decisions,
+        mechanism=mechanism,
+        action=Action.REFUSE if refuse else Action.GRANT,
+        guardian=guardian,
+    )
     begin = None if valid_from is None else instant(valid_from, "--valid-from")
     instructions = with_times(instructions, valid_from=begin)
+    text_read = None if notice is None else notice_file(notice, notice_version, notice_language)
     offer = None
     if purpose and epsilon_max is not None and not without_terms(instructions):
         offer = Offer(
@@ -152,16 +176,55 @@ def grant(
             conditions=conditions(condition or ()),
             code_hash=code_hash,
             rounds_max=max_rounds,
-            told=Told(
-                controller=controller,
-                contact=contact,
-                jurisdiction=f"loc:{jurisdiction}",
-                notice=None if notice is None else notice_file(notice, notice_version, notice_language),
-            ),
+            told=Told(controller, contact, f"loc:{jurisdiction}", text_read),
         )
+    registry, key = _registry(folder)
+    special = Special(
+        kind=mechanism,
+        elements=Elements() if without_terms(instructions) else read_elements(mechanism, elements),
+        guardianship=guardianship(guardian, majority),
+        authority=key,
+    )
+    signed = sign_all(registry, keys, instructions, offer, special)
+    _report(registry.submit_all(signed), as_json=as_json)
+
+
+@app.command("elements", epilog="Example: accord consent elements hipaa-authorization > elements.toml")
+def elements_(
+    kind: Annotated[str, typer.Argument(help="hipaa-authorization or ehds-permit.")], *, as_json: JsonOption = False
+) -> None:
+    """Print a template of what such a record says beyond its terms, for `accord consent grant --elements FILE`."""
+    template = TEMPLATES.get(kind_of(kind, licence=False) or Mechanism.CONSENT)
+    if template is None:
+        raise OperatorError(f"A {kind} has no elements of its own.", remedy=f"Name one of: {', '.join(TEMPLATES)}.")
+    emit({"kind": kind, "template": template}, as_json=as_json, text=template.rstrip("\n"))
+
+
+@app.command(epilog="Example: accord consent erase --dir cleveland --subject cleveland-0017 --yes")
+def erase(
+    *,
+    folder: DirOption,
+    subject: SubjectOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase: it cannot be undone.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Forget a person: records, salts, every mention. The log stays valid; a node forgets the name at its next step."""
+    refs = list(dict.fromkeys(subject or ()))
     registry, _ = _registry(folder)
-    receipts = registry.submit_all(sign_all(registry, keys, instructions, offer))
-    _report(receipts, as_json=as_json)
+    unknown = sorted(set(refs) - set(registry.heads()))
+    if not refs or unknown:
+        raise OperatorError(
+            f"Nothing is known of {', '.join(unknown)[:200]}." if unknown else "Nobody is named.",
+            remedy="Name people as `accord consent verify --dir DIR` shows them, with --subject.",
+        )
+    if not yes:
+        raise OperatorError(
+            f"Everything about {', '.join(refs)[:200]} would be erased for good; nothing was erased yet.",
+            remedy="Withdraw instead if the data should only not be used any more; else repeat with --yes.",
+        )
+    for ref in refs:
+        registry.erase(ref)
+    emit({"erased": len(refs)}, as_json=as_json, text=f"Erased: {len(refs)}.")
 
 
 @app.command(epilog="Example: accord consent withdraw --dir cleveland --subject cleveland-0017")

@@ -1,21 +1,23 @@
 """What people decided, as the command line reads it: one instruction for each person, from options or a CSV file."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from consent.cli.mechanisms import USUAL, Elements, Special, check_people
+from consent.cli.texts import instant
 from consent.registry import LICENCE_REF, Registry
 from consent.rules.decision import Head
-from consent.rules.record import Action, Mechanism, Terms, build, sign_record, standard_statement
+from consent.rules.guardian import issue_authority
+from consent.rules.record import Action, Mechanism, Terms, build, open_record, sign_record, standard_statement
 from consent.rules.statement import Notice, Party, Statement, notice_of
 from consent.wallet import Wallet
-from federation.errors import AccordError, OperatorError
+from federation.errors import OperatorError
 from federation.rules.canonical import sha256_hex
-from federation.rules.instant import parse_instant
 
 COLUMNS: Final = ("subject", "action", "valid_until", "valid_from")
 VALID_DAYS_DEFAULT: Final = 365
@@ -87,36 +89,6 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     return header, rows
 
 
-def instant(text: str, where: str) -> datetime:
-    """A day (``2027-11-22``, its first moment in UTC) or an instant (``2027-11-22T00:00:00Z``).
-
-    Raises:
-        OperatorError: any other text.
-    """
-    day_characters = 10
-    try:
-        return parse_instant(text if len(text) != day_characters else f"{text}T00:00:00Z")
-    except AccordError as error:
-        raise OperatorError(
-            f"{where}: {text[:40]!r} is not a day or an instant.", remedy="Write 2027-11-22 or 2027-11-22T00:00:00Z."
-        ) from error
-
-
-def decimal(text: str, where: str) -> Decimal:
-    """A positive decimal number from an option.
-
-    Raises:
-        OperatorError: any other text.
-    """
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal(0)
-    if not value.is_finite() or value <= 0:
-        raise OperatorError(f"{where}: {text[:40]!r} is not a positive number.", remedy="Write it as 3 or 0.00001.")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
     """What the people were told beside the terms; None where the standard statement's words hold."""
@@ -182,7 +154,11 @@ def notice_file(path: Path, version: str, language: str) -> Notice:
 
 
 def sign_all(
-    registry: Registry, wallet: Wallet, instructions: Sequence[Instruction], offer: Offer | None
+    registry: Registry,
+    wallet: Wallet,
+    instructions: Sequence[Instruction],
+    offer: Offer | None,
+    special: Special = USUAL,
 ) -> list[tuple[str, bytes]]:
     """Sign each instruction with its person's key, each record continuing what the registry holds.
 
@@ -191,19 +167,33 @@ def sign_all(
         wallet: the people's keys.
         instructions: in order; one person may appear more than once.
         offer: the terms of the grants; None if there are none.
+        special: the kind of record, and who signs.
 
     Raises:
         OperatorError: a key is missing, or there is a grant and no offer.
         ConsentError: the parts do not make a valid record.
     """
     heads: dict[str, Head] = registry.heads()
+    begun = _mechanisms(registry, {instruction.ref for instruction in instructions} & set(heads))
     now = datetime.now(UTC).replace(microsecond=0)
     signed: list[tuple[str, bytes]] = []
     for instruction in instructions:
         ref, head = instruction.ref, heads.get(instruction.ref)
         key = wallet.key(ref)
         valid_from, terms = _times(instruction, offer, now)
-        mechanism = Mechanism.LICENCE if ref == LICENCE_REF else Mechanism.CONSENT
+        mechanism = special.kind or begun.get(ref) or (Mechanism.LICENCE if ref == LICENCE_REF else Mechanism.CONSENT)
+        begun[ref] = mechanism
+        elements = Elements() if terms is None else special.elements
+        signer, credential = key, None
+        if special.guardianship is not None and special.authority is not None:
+            signer = wallet.key(special.guardianship.ref)
+            credential = issue_authority(
+                issuer=special.authority,
+                guardian=signer.public,
+                ward=key.public,
+                valid_from=now,
+                majority=special.guardianship.majority,
+            )
         document = build(
             subject=key.public,
             institution=registry.institution,
@@ -216,11 +206,43 @@ def sign_all(
             statement=None
             if offer is None or terms is None
             else offer.told.statement(mechanism, registry.institution.did),
+            guardian=credential,
+            hipaa=elements.hipaa,
+            permit=elements.permit,
         )
-        record = sign_record(document, key, created=now)
+        record = sign_record(document, signer, created=now)
         heads[ref] = Head(1 if head is None else head.seq + 1, sha256_hex(record))
         signed.append((ref, record))
     return signed
+
+
+def _mechanisms(registry: Registry, refs: Collection[str]) -> dict[str, Mechanism]:
+    """The kind of each chain that has begun."""
+    return {ref: open_record(registry.history(ref)[-1]).mechanism for ref in refs}
+
+
+def people(
+    everybody: Iterable[str],
+    named: Iterable[str],
+    decisions: Path | None,
+    *,
+    mechanism: Mechanism | None,
+    action: Action,
+    guardian: str | None,
+) -> list[Instruction]:
+    """Whom a command is about: those named, everybody in the wallet (but not a guardian), and a file's.
+
+    Raises:
+        OperatorError: nobody is named, or people are for a whole source; or as :func:`read_decisions`.
+    """
+    refs = [*named, *(ref for ref in everybody if ref not in (LICENCE_REF, guardian))]
+    several = [] if decisions is None else read_decisions(decisions)
+    actions = {item.action for item in several} | ({action} if refs or not several else set())
+    whole = check_people(mechanism, [*refs, *(item.ref for item in several)], actions)
+    found = of_people(refs if refs or several else whole, action) + several
+    if not found:
+        raise OperatorError("Nobody is named.", remedy="Add --subject, --all, --decisions or --licence.")
+    return found
 
 
 def of_people(refs: Iterable[str], action: Action) -> list[Instruction]:
