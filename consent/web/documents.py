@@ -9,12 +9,20 @@ person's chain.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from consent.registry import LICENCE_REF
 from consent.rules.proof import unsigned_proof
 from consent.rules.receipt import Receipt
-from consent.rules.record import RECORD_BYTES_MAX, Action, Mechanism, Terms, build, open_record
+from consent.rules.record import (
+    RECORD_BYTES_MAX,
+    Action,
+    Mechanism,
+    Terms,
+    build,
+    open_record,
+    standard_statement,
+)
 from consent.rules.refusal import refused
 from consent.rules.statement import Statement, notice_of
 from consent.web.request import notice_text
@@ -24,6 +32,8 @@ from consent.web.store import Draft, Notice
 from federation.errors import ConsentError
 from federation.rules.canonical import canonical_bytes, parse, sha256_hex
 from federation.rules.keys import PublicKey
+
+CONSENT_RECORD: Final = "dpv:ConsentRecord"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +184,11 @@ def document_hash(record: bytes) -> str:
 
 def statement(web: Web, notice: Notice, language: str) -> Statement:
     """What the record says about the notice that the person read."""
+    usual = standard_statement(notice.asked.mechanism, web.registry.institution.did)
     return Statement.for_institution(
         web.registry.institution.did,
+        legal_basis=usual.legal_basis,
+        consent=usual.type == CONSENT_RECORD,
         name=notice.asked.controller.name,
         contact=notice.asked.controller.contact,
         data_categories=notice.asked.data_categories,

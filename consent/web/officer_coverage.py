@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consent.language import sentence
+from consent.registry import LICENCE_REF
 from consent.rules.decision import Decision, Status, Use, use_of
 from consent.rules.duo import NOT_FOR_PROFIT, Declared
 from consent.web.officer_draft import ONE_PROJECT
@@ -79,9 +80,10 @@ def kind_of(decision: Decision) -> str:
 
 
 def cover(web: Web, use: Use, language: str, refs: Sequence[str] | None = None) -> Coverage:
-    """Decide about everybody who is known (or ``refs``), now."""
+    """Decide about everybody who is known (or ``refs``), now; for a whole source, about its owner."""
     registry = web.registry
-    decisions = registry.decide_all(use, registry.now(), known(web) if refs is None else refs)
+    everybody = known(web) if refs is None else refs
+    decisions = registry.decide_all(use, registry.now(), (LICENCE_REF,) if use.kind.whole_source else everybody)
     people: dict[str, list[str]] = {kind: [] for kind in ORDER}
     for ref, decision in decisions.items():
         people[kind_of(decision)].append(ref)

@@ -16,6 +16,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from consent.language import number
 from consent.rules.duo import DISEASE_RESEARCH
+from consent.rules.record import Mechanism
+from consent.web.officer_owner import owner_words
 from consent.web.request import (
     AskedPurpose,
     Code,
@@ -70,6 +72,7 @@ class OwnWords(Wire):
 class Outline(Wire):
     """The few answers that a draft is made from; ``name`` identifies the request, ``words`` has each language's own.
 
+    ``mechanism`` says who decides: each person, or the owner of a whole source (devices).
     ``only_study`` is the identifier of the one study that a yes is for; empty: any study that fits.
     """
 
@@ -77,6 +80,7 @@ class Outline(Wire):
     controller: Line
     contact: Line
     sponsor: Line
+    mechanism: Literal["consent", "licence"] = "consent"
     purposes: Annotated[tuple[Permission, ...], Field(min_length=1)]
     diseases: Annotated[tuple[Code, ...], Field(max_length=16)] = ()
     companies_asked: bool = False
@@ -102,6 +106,7 @@ def outline_of(plan: StudyPlan) -> dict[str, str | list[str]]:
         "name": plan.name,
         "languages": ["en"],
         "sponsor": plan.sponsor,
+        "mechanism": "licence" if plan.consent.kind == "licence" else "consent",
         "only_study": plan.study_id,
         "purposes": [purpose.duo],
         "diseases": purpose.disease or "",
@@ -135,6 +140,7 @@ def write_request(outline: Outline, catalogs: Mapping[str, NullTranslations]) ->
         words = {name: _companies(catalogs[name]) for name in outline.words}
         purposes.append(AskedPurpose(key="companies", codes_if_no=(NON_PROFIT,), words=words))
     return ConsentRequest(
+        mechanism=Mechanism(outline.mechanism),
         controller=Controller(name=outline.controller, contact=outline.contact),
         purposes=tuple(purposes),
         epsilon_max=outline.epsilon_max,
@@ -239,7 +245,7 @@ def _layers(outline: Outline, own: OwnWords, catalog: NullTranslations, language
         "Your yes lasts for %(days)d days after you sign. Then it ends by itself, unless you agree again.",
         outline.valid_days,
     ) % {"days": outline.valid_days}
-    return RequestWords(
+    said = RequestWords(
         title=own.title,
         what=_(
             "We ask whether your data may help to train a computer model. A model is a list of numbers that learns from"
@@ -273,3 +279,6 @@ def _layers(outline: Outline, own: OwnWords, catalog: NullTranslations, language
         )
         % names,
     )
+    if outline.mechanism == "consent":
+        return said
+    return owner_words(said, {**names, **numbers}, catalog, listed=listed, share=outline.reward == "share")

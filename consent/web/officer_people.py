@@ -59,7 +59,7 @@ def find(web: Web, identifier: str) -> str:
     Raises:
         UnavailableError: nobody is known by it.
     """
-    for ref in known(web):
+    for ref in (*known(web), LICENCE_REF):
         if person_id(ref) == identifier:
             return ref
     raise UnavailableError("Nobody is known here by this address.", remedy="Look the person up in the list of people.")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import RedirectResponse, Response
 
 from consent.language import sentence, translations
+from consent.registry import LICENCE_REF
 from consent.rules.record import Action, open_record
 from consent.web.officer_coverage import AGAIN, cover, kind_of, studies, uses_of
 from consent.web.officer_forms import Form
@@ -63,7 +64,8 @@ def invite_people(request: Request, name: Name, form: Form) -> Response:
     notice = web.store.open_request(name)
     text = str(form.get("names", ""))
     try:
-        names = names_in(text)
+        owned = notice is not None and notice.asked.mechanism.whole_source
+        names = [LICENCE_REF] if owned else names_in(text)
         if notice is None:
             raise OperatorError("The request is closed.", remedy="Publish a new version of it first.")
     except OperatorError as error:

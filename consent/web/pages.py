@@ -8,12 +8,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from consent.language import day, instant, negotiate, number, translations
+from consent.registry import LICENCE_REF
+from consent.rules.message import msg
 from consent.web.assets import asset_path, imports_of
 from consent.web.guardians import Appointment
 from consent.web.security import nonce_of
 from consent.web.sessions import Role
 from consent.web.state import LANGUAGE_COOKIE, signed_in, web_of
 
+OWNER: Final = msg("the owner of the whole source")
 # Each language's name in itself: a reader who is lost finds the own one.
 LANGUAGES: Final = {"en": "English", "fr": "Français", "pt": "Português"}
 
@@ -66,5 +69,6 @@ def environment(language: str) -> Environment:
     made.install_gettext_translations(translations(language), newstyle=True)  # type: ignore[attr-defined]  # the extension adds it
     made.filters["day"] = lambda value: day(value, language)
     made.filters["instant"] = lambda value: instant(value, language)
+    made.filters["called"] = lambda ref: translations(language).gettext(OWNER) if ref == LICENCE_REF else ref
     made.filters["number"] = lambda value: number(value, language)
     return made
