@@ -17,6 +17,7 @@ from sqlmodel import col, select
 
 from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
+from clients.erasure import forget_erased
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
@@ -335,6 +336,7 @@ class Node:
         try:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
+            forget_erased(self._parts.engine, self._parts.registry)
             self._away = ""
         except UnavailableError as error:  # the registry's server is away: rounds are refused, and this goes on
             if self._away != error.message:

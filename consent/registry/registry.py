@@ -218,6 +218,11 @@ class Registry(ConsentLog):
         scrub(self._engine)
         return bool(records)
 
+    def erasures(self) -> int:
+        """A number that is another one after each erasure."""
+        with read(self._engine) as session:
+            return session.get_one(ConsentState, 1).epoch
+
     # --- decisions
 
     def decide_all(
