@@ -32,7 +32,7 @@ from federation.rules.fixedpoint import SCALE, from_fixed, to_fixed
 from federation.rules.robust import LOCATIONS, Gathered, trust_anchored
 
 Vector = np.ndarray
-SITES, HIDDEN, CLASSES, ROUNDS, BATCH = 20, 32, 10, 150, 16
+SITES, HIDDEN, CLASSES, BATCH = 20, 32, 10, 16
 RATE, MOMENTUM = 0.4, 0.9
 TEST, ROOT = 360, 100
 ATTACKS = ("sign flip x10", "ALIE", "IPM", "label flip")
@@ -111,7 +111,7 @@ def next_model(rule: str, base: Vector, updates: list[Vector], tolerated: Decima
     return aggregate(base, named, weights, chosen)
 
 
-def play(rule: str, attack: str | None, attackers: int, even: bool, seed: int) -> float:
+def play(rule: str, attack: str | None, attackers: int, even: bool, seed: int, rounds: int) -> float:
     rng = np.random.default_rng(seed)
     digits = load_digits()
     x, y = digits.data / 16.0, digits.target.astype(int)
@@ -123,7 +123,7 @@ def play(rule: str, attack: str | None, attackers: int, even: bool, seed: int) -
     base = to_fixed(rng.normal(0, 0.1, sum(int(np.prod(shape)) for shape in shapes(x.shape[1]))))
     speeds = [np.zeros(len(base)) for _ in range(SITES + 1)]
     tolerated = Decimal(attackers or SITES // 5) / SITES
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         model = from_fixed(base)
         updates = []
         for site, own in enumerate([*owners, root]):
@@ -150,21 +150,22 @@ def play(rule: str, attack: str | None, attackers: int, even: bool, seed: int) -
     return 100 * accuracy(from_fixed(base), x[test], y[test])
 
 
-def table(even: bool, seeds: int) -> dict[tuple[str, str | None, int], Vector]:
+def table(rules: list[str], even: bool, seeds: int, rounds: int) -> dict[tuple[str, str | None, int], Vector]:
     cells: dict[tuple[str, str | None, int], Vector] = {}
     columns = [(None, 0), *((attack, count) for count in (SITES // 5, 2 * SITES // 5) for attack in ATTACKS)]
     print(f"\n### {'Records spread evenly' if even else 'Records by Dirichlet(0.5)'}\n")
     print(f"| rule | none | {' | '.join(f'{attack}, {100 * count // SITES} %' for attack, count in columns[1:])} |")
     print(f"| --- |{' ---: |' * len(columns)}")
-    for rule in RULES:
+    for rule in rules:
         for attack, count in columns:
-            cells[rule, attack, count] = np.array([play(rule, attack, count, even, seed) for seed in range(seeds)])
+            played = [play(rule, attack, count, even, seed, rounds) for seed in range(seeds)]
+            cells[rule, attack, count] = np.array(played)
         shown = " | ".join(f"{cells[rule, attack, count].mean():.1f}" for attack, count in columns)
         print(f"| {rule} | {shown} |", flush=True)
     return cells
 
 
-def judged(cells: dict[tuple[str, str | None, int], Vector], even: bool) -> list[str]:
+def judged(rules: list[str], cells: dict[tuple[str, str | None, int], Vector], even: bool) -> list[str]:
     """The goals, met or missed by name."""
     best = cells["weighted-mean", None, 0].mean()
     allowed = 2 if even else 5
@@ -174,7 +175,7 @@ def judged(cells: dict[tuple[str, str | None, int], Vector], even: bool) -> list
         met = "met" if loss <= allowed else "**missed**"
         lines.append(f"- {DEFAULT}, {attack}, 20 %: loses {loss:.1f} points of {best:.1f} (at most {allowed}): {met}")
     for attack in ATTACKS:
-        held = {rule: cells[rule, attack, 2 * SITES // 5].mean() for rule in RULES}
+        held = {rule: cells[rule, attack, 2 * SITES // 5].mean() for rule in rules}
         rule = max(held, key=lambda name: held[name])
         met = "met" if held[rule] >= 80 else "**missed**"
         lines.append(f"- 40 %, {attack}: {rule} holds {held[rule]:.1f} % (some rule 80 %): {met}")
@@ -228,6 +229,10 @@ def against_byzfl(python: str) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=150)
+    options.add_argument(
+        "--rules", nargs="+", choices=RULES, default=list(RULES), help="at least the mean and the default"
+    )
     options.add_argument("--byzfl", metavar="PYTHON")
     chosen = options.parse_args()
     started = time.monotonic()
@@ -236,12 +241,12 @@ def main() -> None:
         return
     lines = []
     for even in (True, False):
-        cells = table(even, chosen.seeds)
-        lines += ["", "Even:" if even else "Dirichlet(0.5):", "", *judged(cells, even)]
+        cells = table(chosen.rules, even, chosen.seeds, chosen.rounds)
+        lines += ["", "Even:" if even else "Dirichlet(0.5):", "", *judged(chosen.rules, cells, even)]
     print("\n".join(lines))
     print(
         f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}: "
-        f"{chosen.seeds} seeds, {ROUNDS} rounds, {time.monotonic() - started:.0f} s."
+        f"{chosen.seeds} seeds, {chosen.rounds} rounds, {time.monotonic() - started:.0f} s."
     )
 
 
