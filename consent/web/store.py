@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import Engine
@@ -234,9 +235,15 @@ def _notice(request: str, version: int) -> SelectOfScalar[WebNotice]:
     return select(WebNotice).where(col(WebNotice.request) == request, col(WebNotice.version) == version)
 
 
+@lru_cache(maxsize=64)
+def _parsed(data: bytes) -> ConsentRequest:
+    """A version never changes, and every page needs it."""
+    return ConsentRequest.model_validate_json(data)
+
+
 def _read(row: WebNotice) -> Notice:
     try:
-        asked = ConsentRequest.model_validate_json(row.data)
+        asked = _parsed(row.data)
     except ValueError as error:
         raise OperatorError(
             f"Version {row.version} of the request {row.request} is damaged.", remedy="Restore your backup."

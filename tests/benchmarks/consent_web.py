@@ -309,7 +309,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=400, help="how many people visit under load (400)")
     parser.add_argument("--at-once", type=int, default=16, help="how many of them at a time (16)")
-    parser.add_argument("--loads", type=int, default=3, help="loads of each page under each of the conditions (3)")
+    parser.add_argument(
+        "--loads", type=int, default=3, help="loads of each page under each of the conditions (3); 0: none"
+    )
     chosen = parser.parse_args()
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n")
     with contextlib.ExitStack() as stack:
@@ -325,7 +327,7 @@ def main() -> int:
             with pages_of(folder, database) as address:
                 desk = Desk.at(folder, database)
                 desk.at_work()
-                if database is None:
+                if database is None and chosen.loads:
                     pages = weigh(address, desk, chosen.loads)
                     table(["page", "requests", "kB sent", "kB plain", *(each.name for each in CONDITIONS)], pages)
                 loads += under_load(name, address, desk, people=chosen.people, at_once=chosen.at_once)
