@@ -48,6 +48,7 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/consent_registry.py
 	$(BIN)/python tests/benchmarks/consent_web.py
 	$(BIN)/python tests/benchmarks/attacks.py
+	$(BIN)/python tests/benchmarks/valuation_speed.py
 
 fuzz: setup ## a million ledger steps, 100,000 markets (long)
 	$(BIN)/python tests/fuzz/ledger_steps.py

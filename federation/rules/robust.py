@@ -124,6 +124,8 @@ class Gathered:
     def geometric_median(self, members: Sequence[int]) -> Integers:
         """The point whose distances to all vectors add up to the least; tolerates nearly half, whatever ``tolerated``.
 
+        To within a quarter of a percent of that sum, as 64 steps leave it.
+
         Args:
             members: rows, at least one.
 
@@ -179,8 +181,9 @@ def median_coefficients(apart: Sequence[Sequence[int]]) -> list[int]:
 def trust_anchored(vectors: Integers, anchor: Integers) -> Integers:
     """FLTrust: each update scaled to the anchor's length and weighted by its cosine with the anchor, where positive.
 
-    The anchor is the update that the sponsor computed on a small set of its own. Whatever points away from it counts
-    for nothing; how many are hostile does not matter as long as the anchor is sound.
+    The anchor is the update that the sponsor computed on a small set of its own. Whatever points away from it, or
+    across it (a cosine below 2^-30), counts for nothing; how many are hostile does not matter as long as the anchor is
+    sound.
 
     Args:
         vectors: int64 [n, P], lattice integers; any order.

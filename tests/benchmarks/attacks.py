@@ -150,9 +150,11 @@ def play(rule: str, attack: str | None, attackers: int, even: bool, seed: int, r
     return 100 * accuracy(from_fixed(base), x[test], y[test])
 
 
-def table(rules: list[str], even: bool, seeds: int, rounds: int) -> dict[tuple[str, str | None, int], Vector]:
+def table(
+    rules: list[str], attacks: list[str], even: bool, seeds: int, rounds: int
+) -> dict[tuple[str, str | None, int], Vector]:
     cells: dict[tuple[str, str | None, int], Vector] = {}
-    columns = [(None, 0), *((attack, count) for count in (SITES // 5, 2 * SITES // 5) for attack in ATTACKS)]
+    columns = [(None, 0), *((attack, count) for count in (SITES // 5, 2 * SITES // 5) for attack in attacks)]
     print(f"\n### {'Records spread evenly' if even else 'Records by Dirichlet(0.5)'}\n")
     print(f"| rule | none | {' | '.join(f'{attack}, {100 * count // SITES} %' for attack, count in columns[1:])} |")
     print(f"| --- |{' ---: |' * len(columns)}")
@@ -165,16 +167,18 @@ def table(rules: list[str], even: bool, seeds: int, rounds: int) -> dict[tuple[s
     return cells
 
 
-def judged(rules: list[str], cells: dict[tuple[str, str | None, int], Vector], even: bool) -> list[str]:
+def judged(
+    rules: list[str], attacks: list[str], cells: dict[tuple[str, str | None, int], Vector], even: bool
+) -> list[str]:
     """The goals, met or missed by name."""
     best = cells["weighted-mean", None, 0].mean()
     allowed = 2 if even else 5
     lines = []
-    for attack in ATTACKS:
+    for attack in attacks:
         loss = best - cells[DEFAULT, attack, SITES // 5].mean()
         met = "met" if loss <= allowed else "**missed**"
         lines.append(f"- {DEFAULT}, {attack}, 20 %: loses {loss:.1f} points of {best:.1f} (at most {allowed}): {met}")
-    for attack in ATTACKS:
+    for attack in attacks:
         held = {rule: cells[rule, attack, 2 * SITES // 5].mean() for rule in rules}
         rule = max(held, key=lambda name: held[name])
         met = "met" if held[rule] >= 80 else "**missed**"
@@ -233,6 +237,7 @@ def main() -> None:
     options.add_argument(
         "--rules", nargs="+", choices=RULES, default=list(RULES), help="at least the mean and the default"
     )
+    options.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     options.add_argument("--byzfl", metavar="PYTHON")
     chosen = options.parse_args()
     started = time.monotonic()
@@ -241,8 +246,8 @@ def main() -> None:
         return
     lines = []
     for even in (True, False):
-        cells = table(chosen.rules, even, chosen.seeds, chosen.rounds)
-        lines += ["", "Even:" if even else "Dirichlet(0.5):", "", *judged(chosen.rules, cells, even)]
+        cells = table(chosen.rules, chosen.attacks, even, chosen.seeds, chosen.rounds)
+        lines += ["", "Even:" if even else "Dirichlet(0.5):", "", *judged(chosen.rules, chosen.attacks, cells, even)]
     print("\n".join(lines))
     print(
         f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}: "
