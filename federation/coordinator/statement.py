@@ -13,6 +13,7 @@ from typing import Any, Final
 from federation.errors import OperatorError, UnavailableError
 from federation.export.folding import FoldedLog, Settlement, fold
 from federation.rules import audit
+from federation.rules.aggregation import rule_of
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
 from federation.rules.merkle import inclusion_proof, verify_inclusion
@@ -75,6 +76,7 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
         **written.to_json(),
         "rounds": _rounds(written, state),
         "plan_hash": plan.plan_hash,
+        "aggregation": {"rule": plan.aggregation.rule, "linear": rule_of(plan).linear},
         "log": _log_data(folded, settlement, proof),
     }
     return StudyStatement(data=data, text=_text(data))
@@ -158,6 +160,8 @@ def _text(data: Mapping[str, Any]) -> str:
         if log["cosignatures"]
         else "the cosignatures are with the coordinator and in its export"
     )
+    aggregation = data["aggregation"]
+    rerun = f"  rule       {aggregation['rule']}, which is not linear: it was run anew for every group of sites"
     return "\n".join(
         [
             f"Statement for {data['site']} in {data['study']}",
@@ -167,6 +171,7 @@ def _text(data: Mapping[str, Any]) -> str:
             "Value by round (nats of log loss on the sponsor's validation set; more is better):",
             *rounds,
             f"  study      {data['value']:+.6f}   {data['share']:.2%} of {whole_of(data['method'])}",
+            *([] if aggregation["linear"] else [rerun, "             (an update of zero is not worth exactly zero)"]),
             f"  reward     {credits_:,.6f} credits, on the account {data['account']}",
             "",
             f"Where it stands: entry {log['entry_index']} of the log {log['origin']}, written {log['entry_time']}.",

@@ -25,6 +25,20 @@ def test_the_statement_s_figures_are_the_settlement_s(exported: tuple[Any, Path]
         assert data["burned_microcredits"] == study.state.burned
 
 
+def test_a_statement_under_a_rule_that_is_not_linear_says_so(
+    play: Any, exported: tuple[Any, Path], tmp_path: Path
+) -> None:
+    robust = 'rule = "trimmed-mean"\ntolerated = "0.34"'
+    study = play(edits={'rule = "weighted-mean"': robust, '"shapley"': '"banzhaf"'}).played()
+    told = statement_of(study.export(tmp_path / "study"), site="ash", study=None)
+    assert told.data["aggregation"] == {"rule": "trimmed-mean", "linear": False}
+    assert "trimmed-mean, which is not linear: it was run anew" in told.text
+    assert "of all positive values" in told.text
+    linear = statement_of(exported[1], site="ash", study=None)
+    assert linear.data["aggregation"] == {"rule": "weighted-mean", "linear": True}
+    assert "not linear" not in linear.text
+
+
 def test_the_proof_leads_from_the_settlement_to_the_signed_root(exported: tuple[Any, Path]) -> None:
     study, folder = exported
     log = statement_of(folder, site="ash", study=None).data["log"]
