@@ -63,7 +63,7 @@ EXPERIMENTS = {
     ),
     "beijing": Experiment(
         lambda folder: (beijing(folder), auc_or_nan),
-        10,
+        8,
         {"8": Recipe(50, "5", "1"), "3": Recipe(50, "5", "1"), "1": Recipe(50, "5", "1")},
         _ALONE,
     ),
@@ -76,7 +76,7 @@ EXPERIMENTS = {
     ),
     "pneumonia": Experiment(
         lambda folder: (pneumonia(folder), auc_or_nan),
-        10,
+        8,
         {"8": Recipe(60, "4", "3"), "3": Recipe(30, "4", "3"), "1": Recipe(30, "4", "1.5")},
         {"8": Recipe(20, "3", "2"), "3": Recipe(20, "3", "2"), "1": Recipe(20, "3", "1")},
     ),
