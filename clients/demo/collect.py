@@ -133,7 +133,7 @@ def _round(
     done = state.closed[index]
     parameters = from_fixed(_parameters(state, done.model, opened))
     there = validation.mask.astype(bool)
-    scores = logits(parameters, validation.x[there])
+    scores = logits(parameters, validation.x[there], state.plan.model)
     return {
         "round": done.number,
         "participants": sorted(state.site(did) for did in done.admitted),

@@ -63,6 +63,7 @@ class Valuer:
                 self._validation,
                 self._plan.valuation.loss_bound,
                 rule_of(self._plan),
+                self._plan.model,
             )
         )
         before = self._utility_before(state)

@@ -234,7 +234,14 @@ def _check_utilities(
     for done, table in zip(state.closed, tables, strict=True):
         base, updates = audit.round_vectors(done, state, blobs)
         own = coalition_utilities(
-            base, updates, state.weights, table.players, batch, state.plan.valuation.loss_bound, rule_of(state.plan)
+            base,
+            updates,
+            state.weights,
+            table.players,
+            batch,
+            state.plan.valuation.loss_bound,
+            rule_of(state.plan),
+            state.plan.model,
         )
         for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
             if abs(committed - recomputed) > _TOLERANCE:

@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 
 from federation.errors import OperatorError
-from federation.learning.models import batched_logits
+from federation.learning.models import batched_logits, widest
 from federation.rules.aggregation import WEIGHTED_MEAN, Rule, coalition_models
 from federation.rules.encoding import SubjectBatch
+from federation.rules.families import LOGISTIC, LogisticModel, MlpModel
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
 
 UTILITY_BITS: Final = 40
@@ -26,24 +27,29 @@ _BLOCK_NUMBERS: Final = 1 << 18
 """Coalition logits worked on at once: 2 MiB of float64, so that blocks stay in the cache."""
 
 
-def utility(params: Floats, batch: SubjectBatch, loss_bound: Decimal) -> float:
+def utility(
+    params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: LogisticModel | MlpModel = LOGISTIC
+) -> float:
     """Minus the mean over subjects of the mean over records of ``min(log loss, loss_bound)``, in nats (-bound .. 0).
 
     Args:
         params: float64 [P].
         batch: the validation set, by subject.
         loss_bound: the plan's ``valuation.loss_bound``, in nats.
+        model: what the parameters belong to; the plan's.
 
     Raises:
         OperatorError: the set is empty.
         PeerError: the model does not fit the set's features.
     """
-    return float(_utilities(params[None, :], batch, loss_bound)[0])
+    return float(_utilities(params[None, :], batch, loss_bound, model)[0])
 
 
-def committed_utility(params: Floats, batch: SubjectBatch, loss_bound: Decimal) -> int:
+def committed_utility(
+    params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: LogisticModel | MlpModel = LOGISTIC
+) -> int:
     """:func:`utility` as the integer that is committed: ``round(u * 2^40)``, ties to even."""
-    return _integer(utility(params, batch, loss_bound))
+    return _integer(utility(params, batch, loss_bound, model))
 
 
 def coalition_utilities(
@@ -54,6 +60,7 @@ def coalition_utilities(
     batch: SubjectBatch,
     loss_bound: Decimal,
     rule: Rule = WEIGHTED_MEAN,
+    model: LogisticModel | MlpModel = LOGISTIC,
 ) -> tuple[int, ...]:
     """The committed utility of every coalition of ``players``; index = bitmask, bit ``i`` = ``players[i]``.
 
@@ -68,6 +75,7 @@ def coalition_utilities(
         batch: the validation set, by subject.
         loss_bound: in nats.
         rule: the plan's rule of aggregation; one that is not linear is run anew for every coalition.
+        model: what the parameters belong to; the plan's.
 
     Returns:
         2^N integers, ``round(u * 2^40)``.
@@ -78,13 +86,13 @@ def coalition_utilities(
     """
     count = 1 << len(players)
     records = max(1, batch.mask.size)
-    block = max(1, _BLOCK_NUMBERS // records)
+    block = max(1, _BLOCK_NUMBERS // (records * widest(model)))
     result: list[int] = []
     for start in range(0, count, block):
         models = coalition_models(
             base, updates, weights, players, start=start, stop=min(count, start + block), rule=rule
         )
-        result += [_integer(float(value)) for value in _utilities(from_fixed(models), batch, loss_bound)]
+        result += [_integer(float(value)) for value in _utilities(from_fixed(models), batch, loss_bound, model)]
     return tuple(result)
 
 
@@ -138,7 +146,7 @@ def bootstrap_auc(scores: Floats, labels: Floats, *, seed: int, resamples: int =
     return float(low), float(high)
 
 
-def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal) -> Floats:
+def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: LogisticModel | MlpModel) -> Floats:
     """float64 [C, P] -> float64 [C]; each model's figure does not depend on which others are in the call."""
     subjects, records = batch.mask.shape
     if subjects == 0:
@@ -148,7 +156,7 @@ def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal) -> Floa
     x = batch.x.reshape(subjects * records, -1)
     signs = 1.0 - 2.0 * batch.y.reshape(-1)
     # log(1 + exp(-z)) for a positive label, log(1 + exp(z)) for a negative one, without overflow.
-    losses = np.minimum(np.logaddexp(0.0, signs * batched_logits(models, x)), float(loss_bound))
+    losses = np.minimum(np.logaddexp(0.0, signs * batched_logits(models, x, model)), float(loss_bound))
     by_subject = (losses.reshape(-1, subjects, records) * batch.mask).sum(axis=2) / batch.mask.sum(axis=1)
     means: Floats = -(np.ascontiguousarray(by_subject).sum(axis=1) / subjects)
     return means

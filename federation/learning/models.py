@@ -1,60 +1,94 @@
 """Models from a plan, in numpy: how many parameters, what they are called, what they compute.
 
 A model is one flat vector. ``logistic``: one weight per encoded feature in the order of ``feature_names``, then the
-bias.
-Torch is not needed to evaluate or verify such a model; the node's training builds the same one in torch.
+bias. ``mlp``: layer by layer, each its weights (a row per unit), then its biases.
+Torch is not needed to evaluate or verify such a model; the node's training builds the same one in torch
+(``federation.learning.torch_models``).
 """
+
+import math
 
 import numpy as np
 
 from federation.errors import PeerError
+from federation.rules.admission import parameter_count
 from federation.rules.canonical import tagged_hash
 from federation.rules.encoding import feature_names
-from federation.rules.fixedpoint import Floats, Integers
+from federation.rules.families import LOGISTIC, LogisticModel, MlpModel, shapes, size
+from federation.rules.fixedpoint import SCALE, Floats, Integers
 from federation.rules.study import StudyPlan
+
+__all__ = [
+    "batched_logits",
+    "initial_model",
+    "logits",
+    "parameter_count",
+    "parameter_names",
+    "parameter_shapes",
+    "widest",
+]
 
 
 def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
     """Parameter -> shape, in the order of the flat vector (each flattened in C order)."""
-    return {"weight": (len(feature_names(plan.schema_contract)),), "bias": (1,)}
-
-
-def parameter_count(plan: StudyPlan) -> int:
-    """P, the length of the flat vector."""
-    return len(feature_names(plan.schema_contract)) + 1
+    return shapes(plan.model, plan.schema_contract.inputs)
 
 
 def parameter_names(plan: StudyPlan) -> tuple[str, ...]:
-    """A name for each number in the flat vector: the features', then ``bias``."""
-    return (*feature_names(plan.schema_contract), "bias")
+    """A name for each number in the flat vector.
+
+    ``logistic``: the features', then ``bias``. ``mlp``: ``LAYER.weight[UNIT, INPUT]`` and ``LAYER.bias[UNIT]``.
+    """
+    if isinstance(plan.model, LogisticModel):
+        return (*feature_names(plan.schema_contract), "bias")
+    return tuple(
+        f"{name}[{', '.join(str(place) for place in places)}]"
+        for name, shape in parameter_shapes(plan).items()
+        for places in np.ndindex(*shape)
+    )
 
 
 def initial_model(plan: StudyPlan, seed: int) -> Integers:
     """The first model: small numbers that everybody can recompute from the plan and the seed.
 
-    Each parameter is uniform on the lattice integers of [-2^-10, 2^-10), taken from a hash, so that no version of any
-    generator matters. Its utility is that of tossing a coin, about -ln 2.
+    Each parameter is uniform on the lattice integers of [-s, s), taken from a hash, so that no version of any generator
+    matters. ``logistic``: s = 2^-10, and its utility is that of tossing a coin, about -ln 2. ``mlp``: s = 1 / sqrt(n)
+    for a layer of n inputs, as LeCun et al. 1998 ("Efficient BackProp", section 4.6) scale it: from a hidden layer near
+    zero no gradient comes back.
 
     Returns:
         int64 [P].
     """
-    names = parameter_names(plan)
-    spread = 1 << 14
+    spreads: list[int] = []
+    spread = SCALE >> 10
+    for name, shape in parameter_shapes(plan).items():
+        if isinstance(plan.model, MlpModel) and name.endswith(".weight"):  # its biases take the same
+            spread = math.isqrt(SCALE * SCALE // shape[1])  # in integers: the same everywhere
+        spreads += [spread] * math.prod(shape)
     material = seed.to_bytes(32, "big", signed=True)
-    draws = [tagged_hash("initial-model", material, index.to_bytes(8, "big")) for index in range(len(names))]
-    return np.array([int.from_bytes(draw[:8], "big") % (2 * spread) - spread for draw in draws], dtype=np.int64)
+    draws = (tagged_hash("initial-model", material, index.to_bytes(8, "big")) for index in range(len(spreads)))
+    return np.array(
+        [int.from_bytes(draw[:8], "big") % (2 * spread) - spread for draw, spread in zip(draws, spreads, strict=True)],
+        dtype=np.int64,
+    )
 
 
-def batched_logits(models: Floats, x: Floats) -> Floats:
-    """The logits of many linear models on many records, each by the same operations in the same order.
+def widest(model: LogisticModel | MlpModel) -> int:
+    """The most numbers that one record takes in any layer after the inputs: what an evaluation's memory goes by."""
+    return max(model.hidden) if isinstance(model, MlpModel) else 1
 
-    A matrix product may add in another order when its shape changes. Features are added one after the other here, so a
+
+def batched_logits(models: Floats, x: Floats, model: LogisticModel | MlpModel = LOGISTIC) -> Floats:
+    """The logits of many models on many records, each by the same operations in the same order.
+
+    A matrix product may add in another order when its shape changes. Inputs are added one after the other here, so a
     model's logit is the same to the last bit whether it is evaluated alone or among 2^14: tables of coalition
     utilities then telescope exactly from round to round.
 
     Args:
-        models: float64 [C, P]; weights, then the bias.
-        x: float64 [n, F]; F = P - 1.
+        models: float64 [C, P].
+        x: float64 [n, F].
+        model: what the parameters belong to; the plan's.
 
     Returns:
         float64 [C, n].
@@ -62,24 +96,38 @@ def batched_logits(models: Floats, x: Floats) -> Floats:
     Raises:
         PeerError: the number of parameters does not fit the number of features.
     """
-    if models.ndim != 2 or x.ndim != 2 or models.shape[1] != x.shape[1] + 1:  # noqa: PLR2004 - two axes each
+    if models.ndim != 2 or x.ndim != 2 or models.shape[1] != size(model, x.shape[1]):  # noqa: PLR2004 - two axes each
         raise PeerError(
             f"Models of shape {models.shape} do not fit records of shape {x.shape}.",
             remedy="The model and the validation set must belong to the same study plan.",
         )
     columns = np.ascontiguousarray(x.T)
-    result = np.repeat(models[:, -1:], x.shape[0], axis=1)
-    for feature, column in enumerate(columns):
-        result += models[:, feature, None] * column
-    return result
+    if isinstance(model, LogisticModel):
+        result = np.repeat(models[:, -1:], x.shape[0], axis=1)
+        for feature, column in enumerate(columns):
+            result += models[:, feature, None] * column
+        return result
+    signals, start = np.broadcast_to(columns, (len(models), *columns.shape)), 0
+    for units in (*model.hidden, 1):
+        inputs = signals.shape[1]
+        weights = models[:, start : start + units * inputs].reshape(-1, units, inputs)
+        start += units * (inputs + 1)
+        outputs = np.repeat(models[:, start - units : start, None], x.shape[0], axis=2)
+        for place in range(inputs):
+            outputs += weights[:, :, place, None] * signals[:, None, place, :]
+        if start < models.shape[1]:
+            outputs = np.tanh(outputs) if model.activation == "tanh" else np.maximum(outputs, 0.0)
+        signals = outputs
+    logit: Floats = signals[:, 0, :]
+    return logit
 
 
-def logits(params: Floats, x: Floats) -> Floats:
+def logits(params: Floats, x: Floats, model: LogisticModel | MlpModel = LOGISTIC) -> Floats:
     """The logit of each record: float64 [P] and [..., F] -> [...].
 
     Raises:
         PeerError: the number of parameters does not fit the number of features.
     """
-    flat = batched_logits(params[None, :], x.reshape(-1, x.shape[-1]))[0]
+    flat = batched_logits(params[None, :], x.reshape(-1, x.shape[-1]), model)[0]
     result: Floats = flat.reshape(x.shape[:-1])
     return result

@@ -16,7 +16,7 @@ from federation.rules.aggregation import norm_within
 from federation.rules.canonical import canonical_bytes, sha256_hex
 from federation.rules.checkpoint import Checkpoint, open_checkpoint
 from federation.rules.documents import CHUNK_BYTES_MAX, Update, open_signed
-from federation.rules.encoding import feature_names
+from federation.rules.families import size
 from federation.rules.fixedpoint import packed_size, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import verify_consistency
@@ -60,8 +60,8 @@ def consent_origin(institution: PublicKey) -> str:
 
 
 def parameter_count(plan: StudyPlan) -> int:
-    """Length of the flat parameter vector of the plan's model: one weight per feature, and the bias."""
-    return len(feature_names(plan.schema_contract)) + 1
+    """P, the length of the flat parameter vector of the plan's model."""
+    return size(plan.model, plan.schema_contract.inputs)
 
 
 def check_update(

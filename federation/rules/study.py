@@ -11,18 +11,12 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.families import PARAMETERS_MAX, ModelSpec, size
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe
 
@@ -160,11 +154,11 @@ class SchemaContract(Wire):
             raise ValueError("a column name appears twice (columns, subject and label share one name space)")
         return self
 
-
-class ModelSpec(Wire):
-    """Which model is trained. ``logistic``: one weight per encoded feature and a bias."""
-
-    family: Literal["logistic"]
+    @property
+    def inputs(self) -> int:
+        """F, how many numbers a row is encoded as."""
+        widths = (len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in self.columns)
+        return sum(widths) + sum(column.missing for column in self.columns)
 
 
 class Privacy(Wire):
@@ -293,6 +287,12 @@ class StudyPlan(Wire):
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "StudyPlan":
+        if size(self.model, self.schema_contract.inputs) > PARAMETERS_MAX:
+            raise ValueError(f"model: more than {PARAMETERS_MAX} parameters")
+        return self
 
     @model_validator(mode="after")
     def _lattice(self) -> "StudyPlan":

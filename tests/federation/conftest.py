@@ -238,7 +238,9 @@ class Study:
         batch = read_validation(self.plan, ROWS)
         bound = self.plan.valuation.loss_bound
         rule = rule_of(self.plan)
-        utilities = list(coalition_utilities(base, updates, self.state.weights, players, batch, bound, rule))
+        utilities = list(
+            coalition_utilities(base, updates, self.state.weights, players, batch, bound, rule, self.plan.model)
+        )
         if self.tables:
             utilities[0] = self.tables[-1].utilities[-1]
         utilities = self.change(f"utilities-{number}", utilities)
