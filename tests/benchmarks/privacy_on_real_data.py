@@ -70,8 +70,8 @@ EXPERIMENTS = {
     "tcga": Experiment(
         survival,
         60,
-        {"8": Recipe(15, "5", "2"), "3": Recipe(15, "5", "0.7"), "1": Recipe(15, "2", "0.5")},
-        {"8": Recipe(10, "3", "2"), "3": Recipe(10, "3", "1"), "1": Recipe(10, "3", "1")},
+        {"8": Recipe(14, "14", "1.5"), "3": Recipe(14, "14", "0.6"), "1": Recipe(10, "4", "0.6")},
+        {"8": Recipe(20, "3", "1"), "3": Recipe(20, "3", "1"), "1": Recipe(10, "3", "1")},
         "C-index",
     ),
     "pneumonia": Experiment(
@@ -82,7 +82,7 @@ EXPERIMENTS = {
     ),
     "gusto-centres": Experiment(
         lambda folder: (gusto(folder, "grps", "GUSTO-I, 121 centres"), auc_or_nan),
-        8,
+        6,
         {"8": Recipe(40, "5", "3"), "3": Recipe(30, "5", "3"), "1": Recipe(15, "5", "2")},
         {"3": Recipe(10, "1", "1")},
     ),
