@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,3 +153,11 @@ def test_an_mlp_plan_is_read_from_toml_and_has_one_hash() -> None:
     study = plan_from_toml(TOML.replace('family = "logistic"', 'family = "mlp"\nhidden = [8]'), source="plan.toml")
     assert StudyPlan.model_validate_json(study.to_payload()).plan_hash == study.plan_hash
     assert study.model.model_dump(mode="json") == {"family": "mlp", "hidden": [8], "activation": "tanh"}
+
+
+def test_the_example_in_the_reference_is_a_valid_plan() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
+    example = page.split("```toml\n", 1)[1].split("```", 1)[0]
+    before = '[model]\nfamily = "logistic"\n'
+    study = plan_from_toml(TOML.replace(before, example), source="plan.toml")
+    assert study.model.model_dump(mode="json") == {"family": "mlp", "hidden": [64, 16], "activation": "tanh"}
