@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
-from torch import nn
 
 from clients.privacy.module_guard import check_module
 from clients.privacy.noise import Floats, NoiseSource
 from federation.errors import PrivacyError
-from federation.learning.models import parameter_count
+from federation.learning.torch_models import build_module, flat_parameters, load_parameters, subject_losses
+from federation.rules.admission import parameter_count
 from federation.rules.encoding import SubjectBatch
 from federation.rules.study import StudyPlan
 
@@ -59,7 +59,8 @@ def train(
     _check(plan, base, batch, nominal_cohort, noise_multiplier)
     rate = float(plan.privacy.sampling_rate)
     with _one_thread():
-        module = _module(base)
+        module = build_module(plan)
+        load_parameters(module, torch.from_numpy(base))
         check_module(module, records=batch.x.shape[1], features=batch.x.shape[2])
         per_subject = GradSampleModule(module, batch_first=True, loss_reduction="sum")
         optimizer = SubjectOptimizer(
@@ -76,10 +77,11 @@ def train(
             drawn = torch.from_numpy(poisson_sample(len(batch.subjects), rate, noise))
             x, y, mask = (part[drawn] for part in tensors)
             optimizer.zero_grad()
-            logits = per_subject(x.requires_grad_()).squeeze(-1)  # else torch warns at each backward hook
-            subject_losses(logits, y, mask).sum().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+            outputs = per_subject(x.requires_grad_())  # else torch warns at each backward hook
+            losses = subject_losses(plan, outputs, y, mask)
+            losses.sum().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
-        return _flat(module) - base
+        return flat_parameters(module).numpy() - base
 
 
 def poisson_sample(subjects: int, rate: float, noise: NoiseSource) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -87,21 +89,6 @@ def poisson_sample(subjects: int, rate: float, noise: NoiseSource) -> np.ndarray
     if rate >= 1:
         return np.ones(subjects, dtype=np.bool_)
     return noise.uniform(subjects) < rate
-
-
-def subject_losses(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Each subject's mean log loss (nats) over its own records.
-
-    Args:
-        logits: float64 [B, k].
-        labels: float64 [B, k], 0 or 1.
-        mask: float64 [B, k], 1 for a record, 0 for padding.
-
-    Returns:
-        float64 [B]; 0 for a subject without a record.
-    """
-    losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return (losses * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
 
 
 class SubjectOptimizer(DPOptimizer):  # type: ignore[misc] # opacus ships no types
@@ -129,20 +116,6 @@ class SubjectOptimizer(DPOptimizer):  # type: ignore[misc] # opacus ships no typ
             parameter.grad = (parameter.summed_grad + noise).view_as(parameter)
 
 
-def _module(base: Floats) -> nn.Linear:
-    """Logistic regression with the parameters of ``base``: weight [F], then bias."""
-    module = nn.Linear(base.size - 1, 1, dtype=torch.float64, device="meta").to_empty(device="cpu")
-    with torch.no_grad():
-        module.weight.copy_(torch.from_numpy(base[:-1].reshape(1, -1).copy()))
-        module.bias.copy_(torch.from_numpy(base[-1:].copy()))
-    return module
-
-
-def _flat(module: nn.Linear) -> Floats:
-    flat: Floats = np.concatenate([module.weight.detach().numpy().ravel(), module.bias.detach().numpy().ravel()])
-    return flat
-
-
 def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: int, noise_multiplier: Decimal) -> None:
     """Refuse what would silently weaken the guarantee."""
     if base.dtype != np.float64 or base.shape != (parameter_count(plan),) or not np.all(np.isfinite(base)):
@@ -151,7 +124,7 @@ def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: i
     shape = (subjects, plan.schema_contract.records_per_subject_max)
     if len(set(batch.subjects)) != subjects:
         raise _unsafe("a subject stands in the batch twice, and would be clipped as two")
-    if batch.x.shape != (*shape, base.size - 1) or batch.y.shape != shape or batch.mask.shape != shape:
+    if batch.x.shape != (*shape, plan.schema_contract.inputs) or batch.y.shape != shape or batch.mask.shape != shape:
         raise _unsafe("the batch does not have the plan's shape")
     if not np.all((batch.mask == 0) | (batch.mask == 1)):
         raise _unsafe("the batch's mask holds something other than 0 and 1")

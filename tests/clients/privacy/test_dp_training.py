@@ -17,6 +17,8 @@ from torch.func import functional_call, grad, vmap
 from clients.privacy.dp_training import poisson_sample, train
 from clients.privacy.noise import NoNoise, SecureNoise
 from federation.errors import PrivacyError
+from federation.learning.torch_models import build_module, load_parameters
+from federation.rules.admission import parameter_count
 from federation.rules.encoding import SubjectBatch
 from federation.rules.study import StudyPlan
 
@@ -101,6 +103,29 @@ def test_training_agrees_with_the_oracle(
     everybody = [np.ones(40, dtype=np.bool_)] * steps
     expected = oracle(plan, base, batch, 50, everybody, [np.zeros_like(base)] * steps)
     np.testing.assert_allclose(train(plan, base, batch, 50, Decimal(6), NoNoise()), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_multilayer_perceptron_is_trained_as_torch_func_would(
+    make_plan: Callable[..., StudyPlan], activation: str
+) -> None:
+    """One step from per-subject gradients of another implementation, each clipped over all layers together."""
+    plan = make_plan(model={"family": "mlp", "hidden": [4, 3], "activation": activation}, privacy={"clip": "0.3"})
+    batch, module = batch_of(30), build_module(plan)
+    base = np.random.default_rng(5).normal(0, 1, parameter_count(plan))
+    load_parameters(module, torch.from_numpy(base))
+
+    def loss(params: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        logits = functional_call(module, params, (x,)).squeeze(-1)
+        losses = torch.nn.functional.softplus(logits) - y * logits
+        return (losses * mask).sum() / mask.sum()
+
+    parts = [torch.from_numpy(part) for part in (batch.x, batch.y, batch.mask)]
+    found = vmap(grad(loss), in_dims=(None, 0, 0, 0))(dict(module.named_parameters()), *parts)
+    flat = np.concatenate([found[name].detach().reshape(30, -1) for name, _ in module.named_parameters()], axis=1)
+    clipped = flat * np.minimum(1.0, 0.3 / (np.linalg.norm(flat, axis=1) + 1e-6))[:, None]
+    expected = -float(plan.training.learning_rate) * (clipped.sum(axis=0) / 40 + float(plan.training.l2) * base)
+    np.testing.assert_allclose(train(plan, base, batch, 40, Decimal(6), NoNoise()), expected, rtol=0, atol=1e-9)
 
 
 def test_sampled_and_noised_training_agrees_with_the_oracle(make_plan: Callable[..., StudyPlan]) -> None:
