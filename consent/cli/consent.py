@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from consent.cli import export, receipt, verify
+from consent.cli import approvals, export, receipt, verify
 from consent.cli.instructions import (
     VALID_DAYS_DEFAULT,
     Offer,
@@ -71,6 +71,7 @@ register(app)
 export.register(app)
 verify.register(app)
 receipt.register(app)
+approvals.register(app)
 
 WalletOption = Annotated[
     Path,

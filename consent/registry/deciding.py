@@ -15,6 +15,7 @@ from typing import Final
 
 from sqlmodel import Session, col, select
 
+from consent.registry.approving import standing
 from consent.registry.judging import CHUNK, Answer, Case, Helpers, Question, Verified, judge
 from consent.registry.tables import (
     LICENCE_REF,
@@ -90,7 +91,9 @@ class Decider:
         state = session.get_one(ConsentState, 1, populate_existing=True)
         if state.rules != table.rules or state.changes < table.changes or state.epoch < table.epoch:
             table = Table(rules=state.rules)
-        question = Question(use, now, notices_of(session), objections=objections)
+        question = Question(
+            use, now, notices_of(session), standing(session, use.institution, use.plan_hash), objections
+        )
         if table.changes < 0:
             cases, count = _everybody(session, witnesses, quorum), _count(session)
         else:
@@ -113,7 +116,7 @@ class Decider:
 
     def _shared(self, session: Session, use: Use, now: datetime, witnesses: Witnesses, quorum: Quorum) -> Decision:
         """What the holder's record says for the whole source."""
-        question = Question(use, now, notices_of(session))
+        question = Question(use, now, notices_of(session), standing(session, use.institution, use.plan_hash))
         for case in _cases(session, [LICENCE_REF], witnesses, quorum):
             _, decision, _ = judge(case, question, self._verified.open)
             if decision is not None:

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import Final, Self
 
 from consent.rules.alike import AlikeReader
+from consent.rules.approval import Approval
 from consent.rules.decision import Decision, Head, NoticePolicy, Use, objection, permits
 from consent.rules.duo import moment_of
 from consent.rules.record import ConsentRecord
@@ -39,12 +40,14 @@ class Case:
 class Question:
     """What is asked about every case: a use, a moment, which notices still carry a consent.
 
-    ``objections``: one record speaks for the whole source, and a person is asked only whether they object.
+    ``approvals``: what people found about this study. ``objections``: one record speaks for the whole source, and a
+    person is asked only whether they object.
     """
 
     use: Use
     now: datetime
     notices: NoticePolicy | None
+    approvals: tuple[Approval, ...] = ()
     objections: bool = False
 
 
@@ -75,8 +78,10 @@ def judge(case: Case, question: Question, reader: Callable[[bytes], ConsentRecor
             reader=read,
             binding=lambda _record: case.bound,
             notices=question.notices,
+            approvals=question.approvals,
         )
-    return case.ref, decision, instants(seen[-1]) if seen else ()
+    ends = tuple(approval.ends for approval in question.approvals)
+    return case.ref, decision, (*instants(seen[-1]), *ends) if seen else ()
 
 
 def instants(record: ConsentRecord) -> tuple[datetime, ...]:

@@ -21,7 +21,8 @@ from typing import Any, Final
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
-from consent.registry import erasure, participation, receiving
+from consent.registry import approving, erasure, participation, receiving
+from consent.registry.approving import KeptApproval
 from consent.registry.binding import set_notices
 from consent.registry.consent_log import BATCH_SIZE_DEFAULT, ConsentLog
 from consent.registry.deciding import Decider, blob, stale
@@ -29,6 +30,7 @@ from consent.registry.health import Health, Withdrawal, health, withdrawals
 from consent.registry.judging import Verified
 from consent.registry.participation import ModelVersion, Participation, PassedOn, RoundOf
 from consent.registry.tables import LICENCE_REF, LOG_NAME, ConsentState, ConsentStudy, ConsentSubject, StoredRecord
+from consent.rules.approval import Approval
 from consent.rules.binding import is_stale
 from consent.rules.decision import Decision, Head, Status, Use
 from consent.rules.guardian import issue_authority
@@ -263,6 +265,29 @@ class Registry(ConsentLog):
         for decision in self.decide_all(use, self._clock(), names).values():
             counts[decision.status] += 1
         return counts
+
+    def approve(self, approval: Approval) -> None:
+        """Keep what a person found about a study, signed by the institution; it counts from the next decision on.
+
+        Raises:
+            OperatorError: this finding was taken back.
+        """
+        with write(self._engine) as session:
+            approving.approve(session, approval, self._key)
+
+    def disapprove(self, identifier: str) -> KeptApproval:
+        """Take a finding back (the beginning of its identifier is enough); it counts no more from now on.
+
+        Raises:
+            OperatorError: none, or several, begin like this.
+        """
+        with write(self._engine) as session:
+            return approving.disapprove(session, identifier, self._see(session, self._clock()), self.institution)
+
+    def approvals(self) -> list[KeptApproval]:
+        """Every finding, by date."""
+        with read(self._engine) as session:
+            return approving.approvals(session, self.institution)
 
     def replace_notices(self, replaced: Collection[str]) -> None:
         """Say which notices (SHA-256 of their text) no longer carry a grant; those that are not named do (again)."""

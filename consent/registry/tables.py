@@ -128,6 +128,17 @@ class ConsentNotice(SQLModel, table=True):
     sha256: str = Field(primary_key=True)
 
 
+class ConsentApproval(SQLModel, table=True):
+    """A person's signed finding (:mod:`consent.rules.approval`); ``revoked_at`` is empty while it counts."""
+
+    __tablename__ = "consent_approval"
+
+    identifier: str = Field(primary_key=True)
+    plan_hash: str = Field(index=True)
+    document: bytes
+    revoked_at: str = ""
+
+
 class ConsentStudy(SQLModel, table=True):
     """What people are shown of a study, and what was passed on to them.
 
@@ -241,6 +252,7 @@ TABLES: Final[tuple[type[SQLModel], ...]] = (
     ConsentWitness,
     ConsentCosignature,
     ConsentNotice,
+    ConsentApproval,
     ConsentStudy,
     ConsentRound,
     ConsentEligible,

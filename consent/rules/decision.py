@@ -12,13 +12,14 @@ Who speaks: under ``consent`` and ``hipaa-authorization`` each subject does; und
 (:func:`objection`): the opt-out of the European Health Data Space, or any refusal or withdrawal of their own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
+from consent.rules.approval import Approval, approved
 from consent.rules.chain import broken
 from consent.rules.duo import NOTHING_DECLARED, TIME_LIMIT, Declared, moment_of
 from consent.rules.message import msg
@@ -91,6 +92,12 @@ class Use:
     code: tuple[str, ...] = ()
     rounds: int | None = None
 
+    @property
+    def plan_hash(self) -> str | None:
+        """The hash of the study's plan; None if it is no study's use."""
+        names = self.declared.study
+        return names[-1] if names else None
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -162,6 +169,7 @@ def permits(
     reader: Callable[[bytes], ConsentRecord] = open_record,
     binding: Callable[[ConsentRecord], bool] | None = None,
     notices: NoticePolicy | None = None,
+    approvals: Collection[Approval] = (),
 ) -> Decision:
     """Decide about one subject.
 
@@ -174,6 +182,7 @@ def permits(
         binding: whether a grant binds yet (enough named witnesses cosigned it); None: from its receipt on. A withdrawal
             or a refusal is never asked about: it binds at once.
         notices: which notices still carry a consent; None: all of them.
+        approvals: what people at the institution found about studies, where a machine cannot decide.
 
     Raises:
         ValueError: ``now`` has no time zone (a mistake of the caller).
@@ -194,7 +203,7 @@ def permits(
         return _no(Status.INVALID, fault)
     if opt_out:
         return _opted_out(records[-1])
-    return _newest_decides(records[-1], use, now, binding=binding, notices=notices)
+    return _newest_decides(records[-1], use, now, binding=binding, notices=notices, approvals=approvals)
 
 
 def objection(
@@ -254,6 +263,7 @@ def _newest_decides(
     *,
     binding: Callable[[ConsentRecord], bool] | None,
     notices: NoticePolicy | None,
+    approvals: Collection[Approval],
 ) -> Decision:
     if record.action is not Action.GRANT or record.terms is None:
         return _said_no(record)
@@ -266,13 +276,20 @@ def _newest_decides(
         return _no(Status.EXPIRED, reason("expired", at=format_instant(terms.valid_until)))
     if notices is not None and not notices.accepts(_notice_of(record)):
         return _no(Status.EXPIRED, reason("notice"))
-    uncovered = _uncovered(terms, use, now)
+    ends = _ends(record, terms)
+    uncovered = []
+    for against in _uncovered(terms, use, now):
+        approval = approved(against, approvals, plan_hash=use.plan_hash, now=now)
+        if approval is None:
+            uncovered.append(against)
+        else:
+            ends.append(approval.ends)
     if uncovered:
         person = all(found.code == "needs_person" for found in uncovered)
         return _no(Status.NEEDS_PERSON if person else Status.NOT_COVERED, *uncovered)
     if binding is not None and not binding(record):
         return _no(Status.PENDING, reason("pending"))
-    until = _ends(record, terms)
+    until = min(ends)
     return Decision(
         permitted=True,
         status=Status.PERMITTED,
@@ -282,14 +299,14 @@ def _newest_decides(
     )
 
 
-def _ends(record: ConsentRecord, terms: Terms) -> datetime:
-    """When a permission ends by itself: its end, the child's majority or a time limit, whatever comes first."""
+def _ends(record: ConsentRecord, terms: Terms) -> list[datetime]:
+    """When a permission ends by itself, whatever comes first: its end, the child's majority, a time limit."""
     ends = [terms.valid_until]
     if record.guardian is not None:
         ends.append(record.guardian.majority)
     if TIME_LIMIT in terms.conditions:
         ends += [end for end in map(moment_of, terms.conditions[TIME_LIMIT]) if end is not None]
-    return min(ends)
+    return ends
 
 
 def _uncovered(terms: Terms, use: Use, now: datetime) -> tuple[Reason, ...]:
