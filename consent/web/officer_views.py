@@ -1,5 +1,6 @@
 """The officer's pages that only show: the overview, coverage, withdrawals, the log's health, the trail."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Annotated, Any, Final
@@ -11,6 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from consent.language import translations
 from consent.language.catalogs import TERRITORIES
 from consent.registry import Withdrawal
+from consent.registry.approving import KeptApproval
+from consent.rules.duo import MODIFIERS
 from consent.rules.message import msg
 from consent.web.officer_coverage import ORDER, Coverage, cover, studies, uses_of
 from consent.web.officer_people import known, person_id
@@ -18,6 +21,7 @@ from consent.web.officer_trail import trail_of
 from consent.web.pages import language_of, render
 from consent.web.state import Web, web_of
 from federation.errors import OperatorError, UnavailableError
+from federation.rules.instant import parse_instant
 
 router = APIRouter(prefix="/officer", include_in_schema=False)
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -77,7 +81,8 @@ def study_coverage(request: Request, name: StudyName) -> Response:
     if found is None:
         raise UnavailableError("There is no such study here.", remedy="Open the list of studies.")
     parts = [(found.title, cover(web, found.use, language_of(request)))]
-    return _coverage_page(request, found.title, parts, back="/officer", name="", shown="en")
+    findings = [kept for kept in web.registry.approvals() if kept.approval.plan_hash == found.use.plan_hash]
+    return _coverage_page(request, found.title, parts, back="/officer", name="", shown="en", findings=findings)
 
 
 @router.get("/withdrawals")
@@ -147,7 +152,14 @@ def _covered(web: Web, asked: Any, language: str) -> list[tuple[str, Coverage]]:
 
 
 def _coverage_page(
-    request: Request, title: str, parts: list[tuple[str, Coverage]], *, back: str, name: str, shown: str
+    request: Request,
+    title: str,
+    parts: list[tuple[str, Coverage]],
+    *,
+    back: str,
+    name: str,
+    shown: str,
+    findings: Sequence[KeptApproval] = (),
 ) -> Response:
     judged = [
         (label, [(person_id(ref), ref, said) for ref, said in covered.judged[:SHOWN_MAX]]) for label, covered in parts
@@ -163,6 +175,9 @@ def _coverage_page(
         back=back,
         name=name,
         shown=shown,
+        findings=[(kept, parse_instant(kept.approval.given_at)) for kept in findings],
+        modifiers=MODIFIERS,
+        now=web_of(request).registry.now(),
     )
 
 

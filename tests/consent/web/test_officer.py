@@ -20,12 +20,14 @@ from officer_desk import Desk, answer, decision, desk_of, fields, words
 from sqlalchemy import text
 
 from consent.registry import RoundOf
+from consent.rules.approval import Approval
 from consent.rules.decision import Status
 from consent.web.officer_coverage import uses_of
 from consent.web.officer_people import person_id
 from consent.web.sessions import Role
 from consent.web.starter import STARTER
 from federation.rules.checkpoint import SignedCheckpoint, open_checkpoint
+from federation.rules.instant import format_instant
 from federation.rules.study import plan_from_toml
 from federation.storage.database import read
 
@@ -167,6 +169,29 @@ def test_a_plan_fills_the_outline_in(site: Site, desk: Desk) -> None:
     page = desk.post("/officer/requests/prefill", files={"plan": ("plan.toml", "not a plan")}, status=422).text
     assert 'href="#plan"' in page
     assert title in desk.get(f"/officer/studies/{plan.study_id}")
+
+
+def test_what_a_person_found_about_a_study_is_shown_with_whether_it_counts(site: Site, desk: Desk) -> None:
+    plan = plan_from_toml(plan_text(), source="test")
+    signed = plan.sign(person("coordinator")).to_bytes()
+    site.registry.note_study(plan.study_id, title="A study", plan_bytes=signed, epsilon="1", delta="0.00001")
+    path = f"/officer/studies/{plan.study_id}"
+    assert "What a person found" not in words(desk.get(path))
+    now = site.registry.now()
+    found = Approval(
+        duo="DUO:0000021",
+        plan_hash=plan.plan_hash,
+        by="Dr Sousa",
+        grounds="Ethics committee, decision 17",
+        given_at=format_instant(now),
+        valid_until=format_instant(now + timedelta(days=90)),
+    )
+    site.registry.approve(found)
+    page = words(desk.get(path))
+    assert "Ethics committee, decision 17 By Dr Sousa on" in page
+    assert "counts" in page.partition("decision 17")[2]
+    site.registry.disapprove(found.identifier[:12])
+    assert "taken back" in words(desk.get(path)).partition("decision 17")[2]
 
 
 def test_a_yes_can_be_for_one_study_only(site: Site, desk: Desk) -> None:
