@@ -4,6 +4,7 @@ import ast
 import re
 import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,12 @@ def test_every_lint_exception_carries_its_reason() -> None:
                 if found and not re.search(r"\w{3,}", found.group(5)):
                     bare.append(f"{shown(path)}:{token.start[0]}")
     assert bare == []
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    """Tests are no package: of two files with one name pytest would collect only the first."""
+    names = sorted(path.name for path in (REPOSITORY / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, other in pairwise(names) if name == other] == []
 
 
 def test_no_error_is_swallowed() -> None:
