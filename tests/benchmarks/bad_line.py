@@ -1,6 +1,6 @@
 """A 20 MB update over a bad line: 1 Mbit/s, 200 ms each way, cut every 10 s. How long, and how much is sent twice?
 
-    python tests/benchmarks/slow_line.py [--bytes N] [--cut-every SECONDS]
+    python tests/benchmarks/bad_line.py [--bytes N] [--cut-every SECONDS]
 
 Two libp2p hosts and a proxy between them on loopback; the coordinator fetches from the node, which dials again after
 each cut.
