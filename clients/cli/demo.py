@@ -1,17 +1,16 @@
 """``accord demo``: a whole study on this machine, from keys to payments, with a report to look at."""
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from clients.demo.interruption import interruptible
 from clients.demo.journal import Options
 from clients.demo.run import Demo, OnProgress
 from federation.cli.output import JsonOption, emit, interactive, note
@@ -51,10 +50,9 @@ def demo(
     resume = _command(folder, options)
     started = time.monotonic()
     try:
-        with _progress() as tell:
+        with _progress() as bar, interruptible(bar) as tell:
             running = Demo(folder, options, tell)
-            with _terminated_is_interrupted():
-                running.run()
+            running.run()
             tell("Comparing, drawing, writing the report", running.rounds, running.rounds)
             from clients.demo.collect import collect
             from clients.demo.findings import result_sentence
@@ -96,22 +94,6 @@ def _command(folder: Path, options: Options) -> str:
     parts += [f"--rounds {options.rounds}"] if options.rounds is not None else []
     parts += [f"--epsilon {options.epsilon}"] if options.epsilon is not None else []
     return " ".join(parts + (["--sensors"] if options.study == "weather" else []))
-
-
-@contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM, or a terminal that is closed, ends the demo as Ctrl-C does: in order."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
