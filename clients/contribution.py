@@ -285,7 +285,7 @@ class Contribution:
         )
 
     def _use(
-        self, task: Task, selection: Selection, data: CheckedData, noisy_count: float, decided_at: datetime
+        self, task: Task, selection: Selection, data: CheckedData, noisy_count: int, decided_at: datetime
     ) -> RoundUse:
         return RoundUse(
             study=self._plan.study_id,
@@ -297,7 +297,7 @@ class Contribution:
             salt=selection.rows.salt.hex(),
             rows_commitment=selection.rows.commitment.hex(),
             dataset_sha256=data.sha256,
-            noisy_count=f"{noisy_count:.1f}",
+            noisy_count=str(noisy_count),
         )
 
     def _stored(self, round_number: int) -> StoredUpdate | None:

@@ -1,30 +1,34 @@
 """Training of one round at one site: DP-SGD (Abadi et al. 2016) with the data subject as the unit.
 
 A batch element is a subject: its records' losses are averaged, so that one gradient per subject is clipped, however
-many records there are. Opacus supplies per-subject gradients and the order of clip, noise and scale; three of its
-habits are replaced: the noise comes from a :class:`~clients.privacy.noise.NoiseSource`, a subject whose gradient is not
-finite counts as zero (else one such record turns everything to NaN), and its loader is never used, as the sampler is
-ours. The denominator is the nominal cohort, public, never the exact count. Metrics of training are not computed: they
-would be a release of their own.
+many records there are (``gradients``). Clipped gradients are summed and noised as whole numbers (``lattice``,
+``noise``). A subject whose gradient is not finite counts as zero (else one such record turns everything to NaN), and
+the sampler is ours. The denominator is the nominal cohort, public, never the exact count. Metrics of training are not
+computed: they would be a release of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any
+from fractions import Fraction
+from typing import Final
 
 import numpy as np
 import torch
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
 
+from clients.privacy.gradients import DEFAULT_ENGINE, Engine, per_subject_gradients
+from clients.privacy.lattice import SUBJECTS_MAX, clipped_sum, from_steps, noise_std
 from clients.privacy.module_guard import check_module
-from clients.privacy.noise import Floats, NoiseSource
+from clients.privacy.noise import STD_MAX, Bools, NoiseSource
 from federation.errors import PrivacyError
-from federation.learning.torch_models import build_module, flat_parameters, load_parameters, subject_losses
+from federation.learning.torch_models import build_module
 from federation.rules.admission import parameter_count
 from federation.rules.encoding import SubjectBatch
+from federation.rules.fixedpoint import Floats
 from federation.rules.study import StudyPlan
+
+_NUMBERS_MAX: Final = 1 << 22
+"""How many numbers the per-subject gradients of one part of a batch may hold: 32 MiB."""
 
 
 def train(
@@ -34,12 +38,15 @@ def train(
     nominal_cohort: int,
     noise_multiplier: Decimal,
     noise: NoiseSource,
+    *,
+    engine: Engine = DEFAULT_ENGINE,
 ) -> Floats:
     """Take the plan's local steps from ``base`` and return how far they led.
 
     Each step: draw subjects with the plan's rate q; clip every drawn subject's gradient to L2 norm C; add Gaussian
-    noise of standard deviation ``noise_multiplier * C`` to their sum; divide by ``q * nominal_cohort``; add ``l2``
-    times the parameters; step by the learning rate. Without subjects a step is noise alone, and looks like any other.
+    noise of standard deviation ``noise_multiplier * C`` to their sum (a little more: ``lattice.sensitivity``); divide
+    by ``q * nominal_cohort``; add ``l2`` times the parameters; step by the learning rate. Without subjects a step is
+    noise alone, and looks like any other.
 
     Args:
         plan: the study's plan.
@@ -48,6 +55,7 @@ def train(
         nominal_cohort: the public cohort size of the institution's agreement.
         noise_multiplier: as derived by ``federation.rules.accounting``.
         noise: where noise and sampling draws come from.
+        engine: what computes the gradients.
 
     Returns:
         float64 [P]: the change of the parameters. It is differentially private, and not yet bounded in norm
@@ -57,63 +65,29 @@ def train(
         PrivacyError: a model that mixes subjects, or arguments that would void the guarantee.
     """
     _check(plan, base, batch, nominal_cohort, noise_multiplier)
-    rate = float(plan.privacy.sampling_rate)
+    privacy, learning_rate, l2 = plan.privacy, float(plan.training.learning_rate), float(plan.training.l2)
+    expected = float(privacy.sampling_rate) * nominal_cohort
+    std = noise_std(privacy.clip, len(base), noise_multiplier)
     with _one_thread():
         module = build_module(plan)
-        load_parameters(module, torch.from_numpy(base))
         check_module(module, records=batch.x.shape[1], features=batch.x.shape[2])
-        per_subject = GradSampleModule(module, batch_first=True, loss_reduction="sum")
-        optimizer = SubjectOptimizer(
-            torch.optim.SGD(
-                module.parameters(), lr=float(plan.training.learning_rate), weight_decay=float(plan.training.l2)
-            ),
-            noise=noise,
-            noise_multiplier=float(noise_multiplier),
-            max_grad_norm=float(plan.privacy.clip),
-            expected_batch_size=rate * nominal_cohort,
-        )
+        gradients = per_subject_gradients(plan, module, engine)
         tensors = [torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.x, batch.y, batch.mask)]
+        current = base.copy()
         for _ in range(plan.training.local_steps):
-            drawn = torch.from_numpy(poisson_sample(len(batch.subjects), rate, noise))
-            x, y, mask = (part[drawn] for part in tensors)
-            optimizer.zero_grad()
-            outputs = per_subject(x.requires_grad_())  # else torch warns at each backward hook
-            losses = subject_losses(plan, outputs, y, mask)
-            losses.sum().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-            optimizer.step()
-        return flat_parameters(module).numpy() - base
+            drawn = noise.coins(len(batch.subjects), Fraction(privacy.sampling_rate))
+            total = noise.discrete_gaussian(len(base), std)
+            for rows in _chunks(drawn, len(base)):
+                found = gradients(torch.from_numpy(current), *(part[rows] for part in tensors))
+                total = total + clipped_sum(found.numpy(), privacy.clip)
+            current = current - learning_rate * (from_steps(total, privacy.clip) / expected + l2 * current)
+        return current - base
 
 
-def poisson_sample(subjects: int, rate: float, noise: NoiseSource) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which subjects a step draws: each on its own with probability ``rate``; with rate 1 all. Bool [subjects]."""
-    if rate >= 1:
-        return np.ones(subjects, dtype=np.bool_)
-    return noise.uniform(subjects) < rate
-
-
-class SubjectOptimizer(DPOptimizer):  # type: ignore[misc] # opacus ships no types
-    """Opacus' optimizer with our noise, and with subjects that are not finite counted as zero."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, *, noise: NoiseSource, **settings: Any) -> None:
-        super().__init__(optimizer, loss_reduction="mean", **settings)
-        self._noise = noise
-
-    def clip_and_accumulate(self) -> None:
-        """Opacus' clipping, after gradients whose squared norm is not finite were set to zero (norm 0 <= C)."""
-        samples = self.grad_samples
-        squares = sum(sample.flatten(start_dim=1).square().sum(dim=1) for sample in samples)
-        finite = torch.isfinite(squares)
-        for parameter, sample in zip(self.params, samples, strict=True):
-            keep = finite.reshape(-1, *([1] * (sample.dim() - 1)))
-            parameter.grad_sample = torch.where(keep, sample, torch.zeros_like(sample))
-        super().clip_and_accumulate()
-
-    def add_noise(self) -> None:
-        """Gaussian noise of standard deviation ``noise_multiplier * C`` on each coordinate of the sum."""
-        std = self.noise_multiplier * self.max_grad_norm
-        for parameter in self.params:
-            noise = torch.from_numpy(self._noise.normal(tuple(parameter.shape), std))
-            parameter.grad = (parameter.summed_grad + noise).view_as(parameter)
+def _chunks(drawn: Bools, parameters: int) -> Sequence[torch.Tensor]:
+    """The places of those drawn, in parts whose gradients fit into memory; sums of integers do not mind."""
+    places = torch.from_numpy(np.flatnonzero(drawn))
+    return torch.split(places, max(1, _NUMBERS_MAX // parameters)) if len(places) else ()
 
 
 def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: int, noise_multiplier: Decimal) -> None:
@@ -121,6 +95,8 @@ def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: i
     if base.dtype != np.float64 or base.shape != (parameter_count(plan),) or not np.all(np.isfinite(base)):
         raise _unsafe(f"the base model is not a finite float64 vector of {parameter_count(plan)} parameters")
     subjects = len(batch.subjects)
+    if subjects > SUBJECTS_MAX:
+        raise _unsafe(f"more than {SUBJECTS_MAX} subjects do not fit into one sum")
     shape = (subjects, plan.schema_contract.records_per_subject_max)
     if len(set(batch.subjects)) != subjects:
         raise _unsafe("a subject stands in the batch twice, and would be clipped as two")
@@ -130,6 +106,8 @@ def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: i
         raise _unsafe("the batch's mask holds something other than 0 and 1")
     if nominal_cohort < 1 or not noise_multiplier.is_finite() or noise_multiplier <= 0:
         raise _unsafe("the nominal cohort and the noise multiplier must be positive")
+    if noise_std(plan.privacy.clip, len(base), noise_multiplier) > STD_MAX:
+        raise _unsafe(f"a noise multiplier of {noise_multiplier} is more than the sums can hold")
 
 
 def _unsafe(why: str) -> PrivacyError:

@@ -5,69 +5,160 @@ for tests within one process; no command, setting or variable leads to it.
 """
 
 import os
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from fractions import Fraction
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float64]
+from federation.rules.fixedpoint import Integers
 
-_PARTS: Final = 4
-_MANTISSA_BITS: Final = 53
+Bools: TypeAlias = NDArray[np.bool_]
+Words: TypeAlias = NDArray[np.uint64]
+
+STD_MAX: Final = 1 << 54
+"""The largest standard deviation: sums with a noise of this size stay far within 64 bits."""
+
+_WORD_BITS: Final = 64
+_CANDIDATES: Final = 2.6
+"""How many candidates are drawn for each number that is wanted: a little more than one in 2.4 is accepted."""
 
 
 class NoiseSource(Protocol):
     """Independent draws, each used once."""
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:
-        """Gaussian noise with mean 0: float64 of ``shape``."""
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
+        """Discrete Gaussian noise with mean 0 and parameter ``std``: int64 [count]."""
         ...
 
-    def uniform(self, count: int) -> Floats:
-        """Numbers in [0, 1): float64 [count], for the Poisson sampler."""
+    def coins(self, count: int, rate: Fraction) -> Bools:
+        """True with probability ``rate``, each on its own: bool [count], for the Poisson sampler."""
         ...
 
 
 class SecureNoise:
     """Noise from ``os.urandom``: it has no state, cannot be seeded and is not shared with any library.
 
-    A Gaussian is the Box-Muller transform of two 53-bit uniforms. Each value that is returned is the sum of four of
-    them, halved, with the same distribution (Holohan and Braghin, "Secure random sampling in differential privacy",
-    2021, section 5.1; what Opacus calls its secure mode): with a single transform the floating-point result of known
-    uniforms can be searched (Mironov 2012), with four the search has 2^159 steps. The release then rounds to the
-    lattice 2^-24, far coarser than float64.
+    Both draws are exact, not approximations in floating point, whose gaps betray what noise was added to (Mironov
+    2012). The discrete Gaussian is rejection from a discrete Laplace (Canonne, Kamath and Steinke, "The discrete
+    Gaussian for differential privacy", 2020, algorithms 1 to 3), many at a time: a comparison of a 64-bit uniform with
+    a probability is made in floating point where its error cannot matter, and with as many digits as it takes in the
+    one case in 2^38 where it might.
     """
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:
-        """Gaussian noise with mean 0: float64 of ``shape``.
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
+        """Integers x with probability in proportion to exp(-x^2 / (2 std^2)): int64 [count].
 
         Raises:
-            ValueError: ``std`` is negative or not finite (a mistake of the caller).
+            ValueError: ``std`` is not positive or above :data:`STD_MAX` (a mistake of the caller).
         """
-        if not np.isfinite(std) or std < 0:
+        if not 0 < std <= STD_MAX:
             raise ValueError(f"a standard deviation cannot be {std}")
-        count = int(np.prod(shape, dtype=np.int64))
-        radius = np.sqrt(
-            -2.0 * np.log1p(-self.uniform(_PARTS * count))
-        )  # 1 - u lies in (0, 1]: the logarithm is finite
-        angle = (2.0 * np.pi) * self.uniform(_PARTS * count)
-        parts = (radius * np.cos(angle)).reshape(_PARTS, count)
-        noise: Floats = (parts.sum(axis=0) * (std / np.sqrt(_PARTS))).reshape(shape)
-        return noise
+        found: list[Integers] = []
+        missing = count
+        while missing > 0:
+            found.append(self._accepted(int(missing * _CANDIDATES) + 16, std)[:missing])
+            missing -= len(found[-1])
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
-    def uniform(self, count: int) -> Floats:
-        """Multiples of 2^-53 in [0, 1), each equally likely: float64 [count]."""
-        words: NDArray[Any] = np.frombuffer(os.urandom(8 * count), dtype="<u8")
-        return (words >> np.uint64(64 - _MANTISSA_BITS)).astype(np.float64) * 2.0**-_MANTISSA_BITS
+    def coins(self, count: int, rate: Fraction) -> Bools:
+        """True with probability ``rate``: bool [count].
+
+        The rate is taken as a multiple of 2^-64, rounded down: nobody is drawn more often than is accounted for.
+        """
+        if rate >= 1:
+            return np.ones(count, dtype=np.bool_)
+        drawn: Bools = _words(count) < np.uint64(int(rate * (1 << _WORD_BITS)))
+        return drawn
+
+    def _accepted(self, candidates: int, std: Fraction) -> Integers:
+        """As many discrete Gaussians as come of so many candidates: each is a discrete Laplace that is kept or not."""
+        magnitude, negative, scale = self._laplace(candidates, std)
+        variance = std * std
+        peak = variance / scale
+        gamma = np.square(magnitude - float(peak), dtype=np.float64) / (2 * float(variance))
+
+        def exact(place: int) -> Fraction:
+            return (int(magnitude[place]) - peak) ** 2 / (2 * variance)
+
+        kept = self._below_exponential(gamma, exact)
+        return np.where(negative, -magnitude, magnitude)[kept]
+
+    def _laplace(self, candidates: int, std: Fraction) -> tuple[Integers, Bools, int]:
+        """Magnitudes and signs of discrete Laplace draws, and their scale: the power of two next to ``std``.
+
+        The magnitude is u + scale * v: u uniform below the scale and kept with probability exp(-u / scale), v the
+        number of successes before the first failure of coins with probability 1/e. One of the two zeros is refused.
+        """
+        bits = max(0, round(float(np.log2(float(std)))))
+        scale = 1 << bits
+        words = _words(candidates)
+        low = (words & np.uint64(scale - 1)).astype(np.int64)
+        kept = self._below_exponential(low.astype(np.float64) / scale, lambda place: Fraction(int(low[place]), scale))
+        low, negative = low[kept], (words[kept] >> np.uint64(_WORD_BITS - 1)).astype(np.bool_)
+        high = np.zeros(len(low), dtype=np.int64)
+        going = np.arange(len(low))
+        while len(going):
+            going = going[self._below_exponential(np.ones(len(going)), lambda _: Fraction(1))]
+            high[going] += 1
+        magnitude = low + (high << bits)
+        one_zero = ~(negative & (magnitude == 0))
+        return magnitude[one_zero], negative[one_zero], scale
+
+    @staticmethod
+    def _below_exponential(gamma: NDArray[np.float64], exact: Callable[[int], Fraction]) -> Bools:
+        """True with probability exp(-gamma), each on its own.
+
+        Args:
+            gamma: float64 [n], at least 0, with an error below (1 + gamma) * 2^-42.
+            exact: the exact gamma of a place.
+        """
+        words = _words(len(gamma))
+        uniform, limit = words.astype(np.float64), np.exp(-gamma) * 2.0**_WORD_BITS
+        result: Bools = uniform < limit
+        for place in np.flatnonzero(np.abs(uniform - limit) <= limit * (1 + gamma) * 2.0**-40 + 2):
+            result[place] = below_exponential(int(words[place]), exact(int(place)))
+        return result
 
 
 class NoNoise:
     """No noise, and every subject is drawn: it makes tests within one process repeatable, and protects nobody."""
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:  # noqa: ARG002 -- the port's signature
-        """Zeros of ``shape``."""
-        return np.zeros(shape, dtype=np.float64)
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:  # noqa: ARG002 -- the port's signature
+        """Zeros."""
+        return np.zeros(count, dtype=np.int64)
 
-    def uniform(self, count: int) -> Floats:
-        """Zeros, below every sampling rate."""
-        return np.zeros(count, dtype=np.float64)
+    def coins(self, count: int, rate: Fraction) -> Bools:  # noqa: ARG002 -- as above
+        """Everybody."""
+        return np.ones(count, dtype=np.bool_)
+
+
+def below_exponential(word: int, gamma: Fraction, more: Callable[[], int] | None = None) -> bool:
+    """Whether a uniform of [0, 1) is below exp(-gamma), decided with as many digits as it takes.
+
+    Args:
+        word: the uniform's first 64 bits.
+        gamma: at least 0.
+        more: gives the uniform's next 64 bits; by default from the system's generator.
+    """
+    more = more or (lambda: int(_words(1)[0]))
+    bits = _WORD_BITS
+    while True:
+        with localcontext() as context:
+            context.prec = bits  # decimal digits: more than three times what these bits can tell
+            power = (-Decimal(gamma.numerator) / Decimal(gamma.denominator)).exp()
+            slack = Fraction(power) * (gamma + 1) / 10 ** (bits - 8)
+        if Fraction(word + 1, 1 << bits) <= Fraction(power) - slack:
+            return True
+        if Fraction(word, 1 << bits) >= Fraction(power) + slack:
+            return False
+        word = (word << _WORD_BITS) | more()
+        bits += _WORD_BITS
+
+
+def _words(count: int) -> Words:
+    """Uniform 64-bit integers: uint64 [count]."""
+    words: NDArray[Any] = np.frombuffer(os.urandom(8 * count), dtype="<u8")
+    return words.astype(np.uint64)

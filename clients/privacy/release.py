@@ -6,11 +6,10 @@ comes out holds exactly the plan's trainable parameters and nothing else: no buf
 
 import numpy as np
 
-from clients.privacy.noise import Floats
 from federation.errors import PrivacyError
 from federation.learning.models import parameter_count
 from federation.rules.aggregation import clip_to_norm, norm_within
-from federation.rules.fixedpoint import Integers, to_fixed
+from federation.rules.fixedpoint import Floats, Integers, to_fixed
 from federation.rules.study import StudyPlan
 
 

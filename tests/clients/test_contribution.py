@@ -1,6 +1,7 @@
 """One institution's round: charged before it reads, stored before it answers, and never trained twice."""
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from study_in_memory import InMemoryStudy, Institution, key_of
 
 from clients.contribution import REFUSALS, Answer, Contribution, Task
 from clients.privacy.budget import State
-from clients.privacy.noise import Floats, NoiseSource, NoNoise
+from clients.privacy.noise import NoiseSource, NoNoise
 from consent.registry.tables import ConsentCosignature
 from federation.errors import PeerError, UnavailableError
 from federation.learning.models import initial_model
 from federation.rules.accounting import round_event
 from federation.rules.checkpoint import cosign
 from federation.rules.documents import Commitment, Refusal, Update, open_signed
-from federation.rules.fixedpoint import pack
+from federation.rules.fixedpoint import Integers, pack
 from federation.rules.study import open_agreement
 from federation.storage.blobs import MemoryBlobStore
 from federation.storage.database import write
@@ -33,11 +34,11 @@ class Counting(NoNoise):
         self.draws = 0
         self.fail_at = fail_at
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
         self.draws += 1
         if self.draws == self.fail_at:
             raise OSError("the power is gone")
-        return super().normal(shape, std)
+        return super().discrete_gaussian(count, std)
 
 
 @pytest.fixture

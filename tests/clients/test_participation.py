@@ -1,6 +1,7 @@
 """What the registry learns of rounds: once, whatever happens between two steps."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,13 @@ from study_in_memory import InMemoryStudy, Institution
 from clients.contribution import Task
 from clients.node import create_node
 from clients.participation import stops
-from clients.privacy.noise import Floats, NoNoise
+from clients.privacy.noise import NoNoise
 from consent.registry import LOG_NAME, Registry, RoundOf, RoundState
 from consent.registry.tables import ConsentRound
 from consent.rules.record import Action
 from federation.learning.models import initial_model
 from federation.network.memory import Delivery, Fate
-from federation.rules.fixedpoint import pack
+from federation.rules.fixedpoint import Integers, pack
 from federation.settings import PartySettings
 from federation.storage.database import read, write
 from federation.storage.log import SqliteLog
@@ -27,11 +28,11 @@ class Failing(NoNoise):
 
     draws = 0
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
         self.draws += 1
         if self.draws == 2:
             raise OSError("the power is gone")
-        return super().normal(shape, std)
+        return super().discrete_gaussian(count, std)
 
 
 @pytest.fixture

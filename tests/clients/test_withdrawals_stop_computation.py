@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from sqlmodel import select
 from study_in_memory import InMemoryStudy
 
 from clients.participation import Stop, stops
-from clients.privacy.noise import Floats, NoNoise
+from clients.privacy.noise import NoNoise
 from clients.selection import RowsUsed
 from clients.storage import RoundUse
 from consent.registry import ModelVersion, Participation, RoundOf, RoundState
 from consent.rules.receipt import Receipt, RoundInFlight, open_receipt
 from consent.rules.record import Action
 from federation.rules.checkpoint import open_checkpoint
+from federation.rules.fixedpoint import Integers
 from federation.rules.merkle import leaf_hash, verify_inclusion
 from federation.storage.database import write
 
@@ -39,11 +41,11 @@ class Pausing(NoNoise):
     def __init__(self) -> None:
         self.armed, self.paused, self.go_on = threading.Event(), threading.Event(), threading.Event()
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
         if self.armed.is_set() and not self.paused.is_set():
             self.paused.set()
             self.go_on.wait(WAIT_S)
-        return super().normal(shape, std)
+        return super().discrete_gaussian(count, std)
 
 
 @dataclass

@@ -22,9 +22,9 @@ from scipy import optimize, stats
 
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.probe import CLIP, Members, Probe, audit_plan, canaries
-from clients.privacy.noise import Floats
 from clients.storage import memory_node
 from federation.rules.accounting import GaussianEvent
+from federation.rules.fixedpoint import Floats
 
 FEATURES: Final = 512
 CONFIDENCE: Final = 0.95

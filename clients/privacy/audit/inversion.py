@@ -12,7 +12,7 @@ import numpy as np
 
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.probe import FAINT, Probe, audit_plan, batch_of
-from clients.privacy.noise import Floats
+from federation.rules.fixedpoint import Floats
 
 SIDE: Final = 16
 _NOTHING: Final = 1e-12

@@ -16,10 +16,9 @@ from scipy import stats
 
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.probe import FAINT, audit_plan
-from clients.privacy.noise import Floats
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.encoding import SubjectBatch
-from federation.rules.fixedpoint import from_fixed
+from federation.rules.fixedpoint import Floats, from_fixed
 from federation.rules.study import StudyPlan
 
 FEATURES: Final = 48

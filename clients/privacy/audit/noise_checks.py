@@ -15,7 +15,7 @@ from scipy import stats
 from clients.privacy.audit.findings import Check, exact, statistical
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.probe import Probe, audit_plan, batch_of
-from clients.privacy.noise import Floats
+from federation.rules.fixedpoint import Floats
 
 FEATURES: Final = 511
 TESTS: Final = 3

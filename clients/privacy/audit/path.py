@@ -14,10 +14,10 @@ from sqlalchemy.engine import Engine
 
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.dp_training import train
-from clients.privacy.noise import Floats, NoiseSource, SecureNoise
+from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.privacy.release import release
 from federation.rules.encoding import Rows, SubjectBatch, by_subject
-from federation.rules.fixedpoint import Integers
+from federation.rules.fixedpoint import Floats, Integers
 from federation.rules.study import SchemaContract, StudyPlan
 
 LIFETIME_EPSILON: Final = Decimal(8)

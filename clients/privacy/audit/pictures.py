@@ -8,7 +8,7 @@ from clients.pages.pictures import BAD, GOOD, GRID, INK, MUTED, NETWORK, POOLED,
 from clients.privacy.audit.canary_attack import CanaryResult
 from clients.privacy.audit.inversion import Inversion
 from clients.privacy.audit.membership import Membership
-from clients.privacy.noise import Floats
+from federation.rules.fixedpoint import Floats
 
 
 def bounds(canaries: CanaryResult) -> Draw:

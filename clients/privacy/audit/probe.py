@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clients.privacy.audit.path import AuditedPath
-from clients.privacy.noise import Floats
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.encoding import SubjectBatch
-from federation.rules.fixedpoint import from_fixed
+from federation.rules.fixedpoint import Floats, from_fixed
 from federation.rules.study import StudyPlan
 
 Members = NDArray[np.bool_]

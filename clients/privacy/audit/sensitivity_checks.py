@@ -15,9 +15,9 @@ import numpy as np
 from clients.privacy.audit.findings import Check, exact
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.probe import CLIP, FAINT, Probe, audit_plan, batch_of
-from clients.privacy.noise import Floats
 from federation.errors import PrivacyError
 from federation.rules.encoding import Rows, SubjectBatch
+from federation.rules.fixedpoint import Floats
 
 FEATURES: Final = 8
 RECORDS: Final = 4

@@ -5,12 +5,14 @@ must pass it. Each fault is one that has been seen in real systems.
 """
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from clients.privacy.noise import Floats, NoiseSource
+from clients.privacy.noise import NoiseSource
 from federation.rules.encoding import SubjectBatch
+from federation.rules.fixedpoint import Floats, Integers
 from federation.rules.study import StudyPlan
 
 FAULTS = (
@@ -24,17 +26,20 @@ FAULTS = (
 )
 
 
+FINE = 1 << 40
+
+
 class Seeded:
     """A noise source that a test can repeat; the audited path has it in place of the system's generator."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
 
-    def normal(self, shape: tuple[int, ...], std: float) -> Floats:
-        return self._generator.normal(0.0, std, shape)
+    def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
+        return np.rint(self._generator.normal(0.0, float(std), count)).astype(np.int64)
 
-    def uniform(self, count: int) -> Floats:
-        return self._generator.random(count)
+    def coins(self, count: int, rate: Fraction) -> Any:
+        return self._generator.random(count) < float(rate)
 
 
 class PlainTraining:
@@ -71,7 +76,7 @@ class PlainTraining:
         if rate >= 1:
             return np.arange(subjects)
         if self.fault != "shuffled":
-            return np.flatnonzero(noise.uniform(subjects) < rate)
+            return np.flatnonzero(noise.coins(subjects, Fraction(rate)))
         size = round(rate * subjects)
         if len(self._epoch) < size:
             self._epoch = list(self._shuffler.permutation(subjects))
@@ -105,4 +110,4 @@ class PlainTraining:
             return np.zeros(parameters)
         if self.fault == "noise-over-batch":
             std = std / max(4, subjects)
-        return noise.normal((parameters,), std)
+        return noise.discrete_gaussian(parameters, Fraction(FINE)) * (std / FINE)

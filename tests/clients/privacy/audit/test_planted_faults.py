@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from clients.privacy.audit.noise_checks import noise_checks
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.sampler_checks import sampler_check
 from clients.privacy.budget import BudgetLedger
-from clients.privacy.noise import Floats, SecureNoise
+from clients.privacy.noise import SecureNoise
 from clients.privacy.release import release
 from federation.rules.encoding import Rows, SubjectBatch, by_subject
-from federation.rules.fixedpoint import Integers, to_fixed
+from federation.rules.fixedpoint import Floats, Integers, to_fixed
 from federation.rules.study import SchemaContract, StudyPlan
 
 SMALL = Effort(noise_rounds=24, sampler_steps=60, neighbours=10, canary_runs=3, membership_models=2)
@@ -133,8 +134,8 @@ def test_a_second_honest_implementation_passes_as_well() -> None:
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_noise_that_is_a_tenth_off_is_found(factor: float) -> None:
     class Scaled(Seeded):
-        def normal(self, shape: tuple[int, ...], std: float) -> Floats:
-            return super().normal(shape, std * factor)
+        def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
+            return super().discrete_gaussian(count, std * Fraction(factor))
 
     source = Scaled(np.random.default_rng(3))
     assert run(AuditedPath(noise=lambda: source)).findings == ("noise-variance",)
@@ -142,8 +143,9 @@ def test_noise_that_is_a_tenth_off_is_found(factor: float) -> None:
 
 def test_noise_of_the_right_variance_and_the_wrong_shape_is_found() -> None:
     class Uniform(Seeded):
-        def normal(self, shape: tuple[int, ...], std: float) -> Floats:
-            return (2 * self.uniform(int(np.prod(shape))).reshape(shape) - 1) * std * 3**0.5
+        def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
+            uniform = np.random.default_rng(self.coins(64, Fraction(1, 2)).astype(np.int64)).uniform(-1, 1, count)
+            return np.rint(uniform * float(std) * 3**0.5).astype(np.int64)
 
     source = Uniform(np.random.default_rng(3))
     assert run(AuditedPath(noise=lambda: source)).findings == ("noise-shape",)
@@ -151,8 +153,9 @@ def test_noise_of_the_right_variance_and_the_wrong_shape_is_found() -> None:
 
 def test_a_generator_that_a_global_seed_reaches_is_found() -> None:
     class Global(Seeded):
-        def normal(self, shape: tuple[int, ...], std: float) -> Floats:
-            return np.random.normal(0.0, std, shape)  # noqa: NPY002 - the fault itself
+        def discrete_gaussian(self, count: int, std: Fraction) -> Integers:
+            found = np.random.normal(0.0, float(std), count)  # noqa: NPY002 - the fault itself
+            return np.rint(found).astype(np.int64)
 
     source = Global(np.random.default_rng(3))
     assert run(AuditedPath(noise=lambda: source)).findings == ("noise-fresh",)
