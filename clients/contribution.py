@@ -52,6 +52,7 @@ REFUSALS: Final[Mapping[str, str]] = {
     "consents-unknown": "this institution's consent registry cannot say who may be used; its operators know why",
     "interrupted": "the node stopped while it worked on this round, which stays charged and is not repeated",
     "not-ready": "this institution's data set cannot be used as it is; its operators know why",
+    "restored": "this institution's database is older than the study; it charges what is missing and comes back",
     "revoked": "this institution has revoked its agreement",
     "unsafe": "the training engine refused for privacy",
     "wrong-round": "the plan has no such round",
@@ -74,12 +75,14 @@ class _DeclinedError(Exception):
 class Task:
     """What the coordinator asks for: an update of ``base_model`` in ``round_number``.
 
-    ``consent_size`` is the size of this institution's consent log that the study saw last (0: none yet).
+    ``consent_size`` is the size of this institution's consent log that the study saw last (0: none yet), ``updates``
+    the number of its updates that the study holds.
     """
 
     round_number: int
     base_model: str
     consent_size: int
+    updates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ class Contribution:
             stored = self._stored(task.round_number)
             if stored is None:
                 self._check_agreed(task.round_number)
+                self._check_remembers(task)
                 return Answer("commitment", self._train(task))
             if stored.base_sha256 != task.base_model:
                 raise _DeclinedError("wrong-base", "the coordinator names another base model", remembered=False)
@@ -217,6 +221,18 @@ class Contribution:
             raise _DeclinedError("revoked", "the agreement was revoked here")
         if code_hash() not in self._plan.code_approved:
             raise _DeclinedError("wrong-code", f"the plan does not approve this code, {code_hash()}", remembered=False)
+
+    def _check_remembers(self, task: Task) -> None:
+        """Refuse while the study holds more of this institution's updates than its budget was charged for.
+
+        Then a backup was put back. As soon as the study's log arrives, ``clients.participation`` charges what is
+        missing; until then nobody here knows what was spent.
+        """
+        study = self._plan.study_id
+        charged = sum(charge.study == study and charge.counts for charge in self._budget.charges())
+        if charged < task.updates:
+            detail = f"the study holds {task.updates} updates, and the budget knows {charged} rounds"
+            raise _DeclinedError("restored", detail, remembered=False)
 
     def _charge(self, number: int) -> None:
         """Reserve and start the round's whole charge."""

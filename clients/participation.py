@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlmodel import select
@@ -22,14 +23,17 @@ from clients.storage import RoundUse, StoredUpdate
 from consent.registry import LICENCE_REF, Registry, RoundOf
 from consent.registry.participation import microseconds
 from consent.registry.tables import ConsentRound, StoredRecord
+from federation.rules.accounting import count_event, round_event
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
-from federation.rules.replay import StudyState
+from federation.rules.replay import ClosedRound, StudyState
 from federation.rules.study import StudyPlan
 from federation.rules.wire import plain_decimal
 from federation.storage.database import read
 
 _SPENT_DIGITS = Decimal("0.0001")
+_UNCHARGED = frozenset({"budget", "no-answer", "restored", "revoked", "wrong-code", "wrong-round"})
+"""Reasons of a refusal that is given before the round is charged, and of silence."""
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +124,7 @@ class Participation:
         A study's models contain them from the first round on in which this institution's update was admitted, as each
         model is made from the one before.
         """
+        self._charge_missing(state)
         contains = any(self._party in done.admitted for done in state.closed[: self._rounds_told])
         for done in state.closed[self._rounds_told :]:
             contains = contains or self._party in done.admitted
@@ -132,10 +137,46 @@ class Participation:
             logger.info("passed on: %d micro-credits to each person who was eligible", passed.part)
             self._settled_told = True
 
+    def _charge_missing(self, state: StudyState) -> None:
+        """Charge the rounds that the log says this institution spent on and that its ledger has not: a restored backup.
+
+        In what order things happen never leaves such a gap: a charge is durable before its answer is sent.
+        """
+        fresh = state.closed[self._rounds_told :]
+        if not fresh:
+            return
+        known = {charge.round for charge in self._budget.charges() if charge.study == state.study and charge.counts}
+        charged = []
+        for done in fresh:
+            event = spent_on(done, self._plan, self._party)
+            if event is not None and done.number not in known:
+                self._budget.record(state.study, done.number, event)
+                charged.append(done.number)
+        if charged:
+            logger.warning(
+                "this database is older than the log of %s (was a backup put back?): charged now for rounds %s",
+                state.study,
+                ", ".join(map(str, charged)),
+            )
+            self._note_spent()
+
     def _note_spent(self) -> None:
         """Rounded up: nobody is told that less was spent than was."""
         spent = Decimal(str(self._budget.spent(self._plan.study_id))).quantize(_SPENT_DIGITS, ROUND_CEILING)
         self._registry.note_spent(self._plan.study_id, plain_decimal(spent))
+
+
+def spent_on(done: ClosedRound, plan: StudyPlan, party: str) -> dict[str, Any] | None:
+    """What a closed round cost an institution's people, as far as the log tells; None: nothing was read for it.
+
+    Where the log does not tell how far the institution came, it is the whole round.
+    """
+    if party not in done.participants:
+        return None
+    code = done.refused.get(party, "").partition(":")[0]
+    if code in _UNCHARGED:
+        return None
+    return count_event(plan) if code == "cohort" else round_event(plan)
 
 
 def stops(registry: Registry, consent_engine: Engine, node_engine: Engine) -> list[Stop]:

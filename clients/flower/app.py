@@ -26,6 +26,7 @@ def client_app(contribution: Contribution, *, study: str, party: PublicKey) -> C
             round_number=asked.round,
             base_model=asked.base_model,
             consent_size=asked.consent_sizes.get(party.did, 0),
+            updates=asked.updates.get(party.did, 0),
         )
         answer = contribution.commit(task)
         return Message(answer_content(answer.kind, answer.data), reply_to=message)

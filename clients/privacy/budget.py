@@ -200,6 +200,25 @@ class BudgetLedger:
         """
         return self._move(study, round_number, State.ABORTED, None, (), now)
 
+    def record(self, study: str, round_number: int, event: EventJson | DpEvent, *, now: datetime | None = None) -> None:
+        """Charge a round that ran without this database knowing: it is an older copy, and the study's log shows it.
+
+        Nothing is asked of the cap, as the round has happened; beyond it, nothing more is let through. A round that
+        has started or is committed here stays as it is.
+        """
+        happened = read_event(event)
+        with write(self._engine) as session:
+            rows = self._rows(session)
+            charge = fold(rows).get((study, round_number))
+            state = None if charge is None or not charge.counts else charge.state
+            attempt = max((row.attempt for row in rows if (row.study, row.round) == (study, round_number)), default=0)
+            if state is None:
+                attempt += 1
+                self._step(session, study, round_number, attempt, State.RESERVED, happened, now)
+            if state in (None, State.RESERVED):
+                self._step(session, study, round_number, attempt, State.STARTED, happened, now)
+                self._step(session, study, round_number, attempt, State.COMMITTED, happened, now)
+
     def charge(self, study: str, round_number: int) -> Charge | None:
         """Where a (study, round) stands; None if it was never reserved."""
         return self._charges().get((study, round_number))

@@ -8,6 +8,7 @@ deadline.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -126,6 +127,7 @@ class RoundRunner:
             base_model=current.base_model,
             deadline=format_instant(current.deadline),
             consent_sizes={did: view.size for did, view in state.consent_logs.items()},
+            updates=Counter(did for done in state.closed for did in done.admitted),
         )
         self._grid.set_nodes(PublicKey.from_did(did) for did in current.participants)
         messages = self._strategy.configure_train(current.number, self._strategy.no_arrays(), config, self._grid)

@@ -52,7 +52,8 @@ class RoundTask:
     """What the coordinator asks a node in one message. ``base_model`` and ``deadline`` are empty in a reveal.
 
     ``consent_sizes`` maps a did to the size of its consent log that the study saw last: the node proves consistency
-    from there.
+    from there. ``updates`` maps a did to the number of its updates that the study holds: a node that remembers fewer
+    has an older copy of its database.
     """
 
     study: str
@@ -60,6 +61,7 @@ class RoundTask:
     base_model: str = ""
     deadline: str = ""
     consent_sizes: Mapping[str, int] = field(default_factory=dict)
+    updates: Mapping[str, int] = field(default_factory=dict)
 
 
 def node_id_of(peer: PublicKey) -> int:
@@ -153,6 +155,8 @@ def round_config(task: RoundTask) -> ConfigRecord:
             "deadline": task.deadline,
             "consent_parties": list(task.consent_sizes),
             "consent_sizes": list(task.consent_sizes.values()),
+            "update_parties": list(task.updates),
+            "updates": list(task.updates.values()),
         }
     )
 
@@ -179,19 +183,21 @@ def round_task(message: Message) -> RoundTask:
         round=number,
         base_model=str(base_model),
         deadline=str(deadline),
-        consent_sizes=_consent_sizes(config),
+        consent_sizes=_numbers(config, "consent_parties", "consent_sizes"),
+        updates=_numbers(config, "update_parties", "updates"),
     )
 
 
-def _consent_sizes(config: ConfigRecord) -> dict[str, int]:
-    parties, sizes = config.get("consent_parties", []), config.get("consent_sizes", [])
-    if not isinstance(parties, list) or not isinstance(sizes, list) or len(parties) != len(sizes):
-        raise _refused("its consent sizes are not two lists of one length")
+def _numbers(config: ConfigRecord, names: str, values: str) -> dict[str, int]:
+    """A whole number for each party, from two lists of one length."""
+    parties, numbers = config.get(names, []), config.get(values, [])
+    if not isinstance(parties, list) or not isinstance(numbers, list) or len(parties) != len(numbers):
+        raise _refused(f"{names} and {values} are not two lists of one length")
     result: dict[str, int] = {}
-    for party, size in zip(parties, sizes, strict=True):
-        if not isinstance(party, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise _refused("a consent size is not a whole number, or not a party's")
-        result[party] = size
+    for party, number in zip(parties, numbers, strict=True):
+        if not isinstance(party, str) or not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise _refused(f"something in {values} is not a whole number, or not a party's")
+        result[party] = number
     return result
 
 

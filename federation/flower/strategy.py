@@ -37,7 +37,13 @@ class AccordStrategy(Strategy):
         self._weights: dict[int, int] = {}
 
     def round_config(
-        self, *, round_number: int, base_model: str, deadline: str, consent_sizes: Mapping[str, int]
+        self,
+        *,
+        round_number: int,
+        base_model: str,
+        deadline: str,
+        consent_sizes: Mapping[str, int],
+        updates: Mapping[str, int] | None = None,
     ) -> ConfigRecord:
         """The description of a round: ``base_model`` is a blob's name, ``deadline`` an ISO 8601 instant."""
         return messages.round_config(
@@ -47,6 +53,7 @@ class AccordStrategy(Strategy):
                 base_model=base_model,
                 deadline=deadline,
                 consent_sizes=consent_sizes,
+                updates=updates or {},
             )
         )
 
