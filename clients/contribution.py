@@ -257,7 +257,7 @@ class Contribution:
         """Ask every subject's consent, now; from here on the round is in flight for whoever is eligible."""
         use, of = use_of(self._plan, self._key.public.did), RoundOf(self._plan.study_id, number)
         with _asking_consents():
-            decisions = self._registry.decide_all(use, now, data.batch.subjects, round_use=of)
+            decisions = self._registry.decide_all(use, now, data.subjects, round_use=of)
         return select(data, decisions)
 
     def _compute(self, base: Integers, selection: Selection) -> Integers:

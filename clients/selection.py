@@ -78,7 +78,7 @@ def select(data: CheckedData, decisions: Mapping[str, Decision], *, salt: bytes 
         decisions: subject -> decision, taken at this moment; a subject without one counts as ``missing``.
         salt: for the commitment; by default fresh.
     """
-    statuses = {name: _status(decisions.get(name)) for name in data.batch.subjects}
+    statuses = {name: _status(decisions.get(name)) for name in data.subjects}
     subjects = tuple(name for name, status in statuses.items() if status is Status.PERMITTED)
     counts, row_counts = dict.fromkeys(map(str, Status), 0), dict.fromkeys(map(str, Status), 0)
     for status in statuses.values():

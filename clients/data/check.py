@@ -10,7 +10,7 @@ from typing import Any
 from clients.data.dataset import LoadedFile
 from federation.errors import OperatorError
 from federation.rules.encoding import SubjectBatch, by_subject, feature_names, parse_rows, row_bytes
-from federation.rules.study import SchemaContract
+from federation.rules.schema import SchemaContract
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +33,18 @@ class CheckedData:
     batch: SubjectBatch
     gaps: dict[str, int]
 
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whose rows are in the file, sorted: also who adds no record (censored before half of the first interval)."""
+        return tuple(sorted(set(self.row_subjects)))
+
     def summary(self, schema: SchemaContract) -> dict[str, Any]:
         """What the institution's officers are told about their file."""
         return {
             "source": self.source,
             "sha256": self.sha256,
             "rows": len(self.row_subjects),
-            "subjects": len(self.batch.subjects),
+            "subjects": len(self.subjects),
             "features": len(feature_names(schema)),
             "positive_rows": int((self.batch.y * self.batch.mask).sum()),
             "gaps": dict(self.gaps),
@@ -65,15 +70,15 @@ def check_data(loaded: LoadedFile, schema: SchemaContract, *, subject_column: st
             "names the same people.",
         )
     rows = parse_rows(schema, loaded.rows, source=loaded.source)
+    row_subjects = tuple(row[schema.subject].strip() for row in loaded.rows)
     digests = tuple(
-        hashlib.sha256(row_bytes(subject, row)).digest()
-        for subject, row in zip(rows.subjects, loaded.rows, strict=True)
+        hashlib.sha256(row_bytes(subject, row)).digest() for subject, row in zip(row_subjects, loaded.rows, strict=True)
     )
     gaps = {name: sum(not row[name].strip() for row in loaded.rows) for name in loaded.columns}
     return CheckedData(
         source=loaded.source,
         sha256=loaded.sha256,
-        row_subjects=rows.subjects,
+        row_subjects=row_subjects,
         row_digests=digests,
         batch=by_subject(schema, rows),
         gaps={name: count for name, count in gaps.items() if count},

@@ -51,7 +51,7 @@ class Split:
 
 def split_rows(study: DemoStudy, plan: StudyPlan, seed: int) -> Split:
     """Put the sponsor's fifth aside: stratified by site and label, or the latest days of each site."""
-    label, subject = plan.schema_contract.label, plan.schema_contract.subject
+    (column, positive), subject = plan.schema_contract.label.outcome, plan.schema_contract.subject
     training: dict[str, tuple[Row, ...]] = {}
     held_out: dict[str, tuple[Row, ...]] = {}
     header: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def split_rows(study: DemoStudy, plan: StudyPlan, seed: int) -> Split:
             apart = set(sorted(subjects)[len(subjects) - round(len(subjects) * HELD_OUT_SHARE) :])
         else:
             rng = np.random.default_rng([seed, _SPLIT, number])
-            positives = {row[subject] for row in rows if row[label.name] == label.positive}
+            positives = {row[subject] for row in rows if row[column] == positive}
             apart = _fifth([name for name in subjects if name in positives], rng)
             apart |= _fifth([name for name in subjects if name not in positives], rng)
         training[site] = tuple(row for row in rows if row[subject] not in apart)

@@ -111,7 +111,7 @@ def round_time(plan: StudyPlan, nominal_cohort: int, line: Line | None) -> Findi
     from clients.privacy.dp_training import train
     from clients.privacy.noise import SecureNoise
 
-    shape = (nominal_cohort, plan.schema_contract.records_per_subject_max)
+    shape = (nominal_cohort, plan.schema_contract.records)
     rows = SubjectBatch(
         subjects=tuple(f"made-up-{number}" for number in range(nominal_cohort)),
         x=np.full((*shape, len(feature_names(plan.schema_contract))), 0.5),

@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from clients.privacy.gradients import DEFAULT_ENGINE, Engine, per_subject_gradients
-from clients.privacy.lattice import SUBJECTS_MAX, clipped_sum, from_steps, noise_std
+from clients.privacy.gradients import Engine, faster_engine, per_subject_gradients
+from clients.privacy.lattice import AT_ONCE, SUBJECTS_MAX, clipped_sum, from_steps, noise_std
 from clients.privacy.module_guard import check_module
 from clients.privacy.noise import STD_MAX, Bools, NoiseSource
 from federation.errors import PrivacyError
@@ -39,7 +39,7 @@ def train(
     noise_multiplier: Decimal,
     noise: NoiseSource,
     *,
-    engine: Engine = DEFAULT_ENGINE,
+    engine: Engine | None = None,
 ) -> Floats:
     """Take the plan's local steps from ``base`` and return how far they led.
 
@@ -55,7 +55,7 @@ def train(
         nominal_cohort: the public cohort size of the institution's agreement.
         noise_multiplier: as derived by ``federation.rules.accounting``.
         noise: where noise and sampling draws come from.
-        engine: what computes the gradients.
+        engine: what computes the gradients; by default what is faster for the model.
 
     Returns:
         float64 [P]: the change of the parameters. It is differentially private, and not yet bounded in norm
@@ -71,7 +71,7 @@ def train(
     with _one_thread():
         module = build_module(plan)
         check_module(module, records=batch.x.shape[1], features=batch.x.shape[2])
-        gradients = per_subject_gradients(plan, module, engine)
+        gradients = per_subject_gradients(plan, module, engine or faster_engine(plan))
         tensors = [torch.from_numpy(np.ascontiguousarray(part)) for part in (batch.x, batch.y, batch.mask)]
         current = base.copy()
         for _ in range(plan.training.local_steps):
@@ -79,7 +79,7 @@ def train(
             total = noise.discrete_gaussian(len(base), std)
             for rows in _chunks(drawn, len(base)):
                 found = gradients(torch.from_numpy(current), *(part[rows] for part in tensors))
-                total = total + clipped_sum(found.numpy(), privacy.clip)
+                total = total + clipped_sum(found, privacy.clip)
             current = current - learning_rate * (from_steps(total, privacy.clip) / expected + l2 * current)
         return current - base
 
@@ -87,7 +87,7 @@ def train(
 def _chunks(drawn: Bools, parameters: int) -> Sequence[torch.Tensor]:
     """The places of those drawn, in parts whose gradients fit into memory; sums of integers do not mind."""
     places = torch.from_numpy(np.flatnonzero(drawn))
-    return torch.split(places, max(1, _NUMBERS_MAX // parameters)) if len(places) else ()
+    return torch.split(places, min(AT_ONCE, max(1, _NUMBERS_MAX // parameters))) if len(places) else ()
 
 
 def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: int, noise_multiplier: Decimal) -> None:
@@ -97,7 +97,7 @@ def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: i
     subjects = len(batch.subjects)
     if subjects > SUBJECTS_MAX:
         raise _unsafe(f"more than {SUBJECTS_MAX} subjects do not fit into one sum")
-    shape = (subjects, plan.schema_contract.records_per_subject_max)
+    shape = (subjects, plan.schema_contract.records)
     if len(set(batch.subjects)) != subjects:
         raise _unsafe("a subject stands in the batch twice, and would be clipped as two")
     if batch.x.shape != (*shape, plan.schema_contract.inputs) or batch.y.shape != shape or batch.mask.shape != shape:

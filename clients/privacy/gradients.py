@@ -1,10 +1,11 @@
 """One gradient per subject, by two engines that share no code: Opacus' hooks and ``torch.func``.
 
-Both give the same vectors (a test holds one against the other, to 1e-9); a node takes the faster one.
+Both give the same vectors (a test holds one against the other, to 1e-9); a node takes the one that is faster for the
+plan's model.
 """
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from opacus import GradSampleModule
@@ -12,16 +13,21 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from federation.learning.torch_models import load_parameters, subject_losses
+from federation.rules.families import LogisticModel
 from federation.rules.study import StudyPlan
 
 Engine = Literal["opacus", "torch-func"]
-DEFAULT_ENGINE: Final[Engine] = "torch-func"
 
 PerSubject = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(parameters [P], x [S, k, F], y [S, k], mask [S, k]) -> float64 [S, P], the gradient of each subject's loss."""
 
 
-def per_subject_gradients(plan: StudyPlan, module: nn.Module, engine: Engine = DEFAULT_ENGINE) -> PerSubject:
+def faster_engine(plan: StudyPlan) -> Engine:
+    """Opacus for the linear model, ``torch.func`` for the others (measured: ``tests/benchmarks/training_speed.py``)."""
+    return "opacus" if isinstance(plan.model, LogisticModel) else "torch-func"
+
+
+def per_subject_gradients(plan: StudyPlan, module: nn.Module, engine: Engine) -> PerSubject:
     """The function that computes each subject's gradient; rows of subjects are in the order of the batch.
 
     Args:
@@ -43,9 +49,14 @@ def _by_opacus(plan: StudyPlan, module: nn.Module) -> PerSubject:
         hooked.zero_grad()
         outputs = hooked(x.requires_grad_())  # else torch warns at each backward hook
         subject_losses(plan, outputs, y, mask).sum().backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-        return torch.cat([parameter.grad_sample.flatten(start_dim=1) for parameter in parameters], dim=1)
+        return torch.cat([_of_subjects(parameter.grad_sample, len(x)) for parameter in parameters], dim=1)
 
     return gradients
+
+
+def _of_subjects(samples: torch.Tensor, subjects: int) -> torch.Tensor:
+    """What a hook collected, [B, ...] or (where a module sees records one by one) [B * k, ...], as [B, numbers]."""
+    return samples.reshape(subjects, -1, *samples.shape[1:]).sum(dim=1).flatten(start_dim=1)
 
 
 def _by_torch_func(plan: StudyPlan, module: nn.Module) -> PerSubject:

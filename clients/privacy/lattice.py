@@ -14,10 +14,10 @@ in it. That is counted in the sensitivity, as :func:`sensitivity` says.
 import math
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from federation.rules.fixedpoint import Floats, Integers
 
@@ -26,6 +26,9 @@ STEPS_BITS: Final = 40
 
 SUBJECTS_MAX: Final = 1 << 20
 """The most subjects in one sum: 2^20 times 2^40 steps, and the noise, fit into 64 bits."""
+
+AT_ONCE: Final = 1 << 12
+"""The most subjects that are added up in floating point, where 2^12 times 2^40 steps are still whole numbers."""
 
 _SPREAD: Final = 2
 """How many steps a subject's clipped gradient may change, in each coordinate, with the others in its batch."""
@@ -60,28 +63,32 @@ def noise_std(clip: Decimal, parameters: int, noise_multiplier: Decimal) -> Frac
     return Fraction(noise_multiplier) * sensitivity(clip, parameters)
 
 
-def clipped_sum(gradients: Floats, clip: Decimal) -> Integers:
+def clipped_sum(gradients: torch.Tensor, clip: Decimal) -> Integers:
     """The sum of the subjects' gradients, each of them no longer than the clip, in steps.
 
     A gradient whose squared norm is not finite counts as zero. A number is cut toward zero, which makes no vector
-    longer; the norm is taken 2^-30 too long, which is more than its own rounding.
+    longer; the norm is taken 2^-30 too long, which is more than its own rounding. Up to :data:`AT_ONCE` numbers of at
+    most 2^40 steps add up exactly in float64, in any order.
 
     Args:
-        gradients: float64 [S, P], S at most :data:`SUBJECTS_MAX`.
+        gradients: float64 [S, P], S at most :data:`AT_ONCE`.
         clip: of the plan, L2.
 
     Returns:
         int64 [P].
+
+    Raises:
+        ValueError: more subjects than that (a mistake of the caller).
     """
+    if len(gradients) > AT_ONCE:
+        raise ValueError(f"at most {AT_ONCE} subjects add up exactly at once, not {len(gradients)}")
     step, limit = step_of(clip), float(clip_steps(clip)) * (1 - 2.0**-30)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.sqrt(np.einsum("sp,sp->s", gradients, gradients)) / step
-        finite = np.isfinite(norms)
-        factors: NDArray[Any] = np.where(finite, np.minimum(1.0, limit / np.maximum(norms, 1.0)), 0.0) / step
-        if not finite.all():
-            gradients = np.where(finite[:, None], gradients, 0.0)
-        steps: Integers = (gradients * factors[:, None]).astype(np.int64)  # which cuts toward zero
-    total: Integers = steps.sum(axis=0)
+    norms = torch.linalg.vector_norm(gradients, dim=1) / step
+    finite = torch.isfinite(norms)
+    if not finite.all():
+        gradients, norms = torch.where(finite[:, None], gradients, 0.0), torch.where(finite, norms, 0.0)
+    factors = (limit / norms.clamp(min=1.0)).clamp(max=1.0) / step
+    total: Integers = (gradients * factors[:, None]).trunc_().sum(dim=0).to(torch.int64).numpy()
     return total
 
 

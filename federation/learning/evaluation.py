@@ -1,8 +1,9 @@
 """How good a model is on the sponsor's validation set: the utility that values rest on, and the area under the ROC.
 
 Utility is minus the bounded log loss (nats), averaged over a subject's records and then over subjects, so that a person
-with many records counts as one. Committed utilities are integers, ``round(u * 2^40)``: values and payments follow from
-the integers alone, and a verifier with the rows compares them with its own floating-point figures within a tolerance.
+with many records counts as one; with a survival label it is the sum over the intervals lived through, divided by all
+intervals. Committed utilities are integers, ``round(u * 2^40)``: values and payments follow from the integers alone,
+and a verifier with the rows compares them with its own floating-point figures within a tolerance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,10 @@ from typing import Final
 import numpy as np
 
 from federation.errors import OperatorError
-from federation.learning.models import batched_logits, widest
+from federation.learning.models import batched_logits
 from federation.rules.aggregation import WEIGHTED_MEAN, Rule, coalition_models
 from federation.rules.encoding import SubjectBatch
-from federation.rules.families import LOGISTIC, LogisticModel, MlpModel
+from federation.rules.families import LOGISTIC, Model, widest
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
 
 UTILITY_BITS: Final = 40
@@ -27,9 +28,7 @@ _BLOCK_NUMBERS: Final = 1 << 18
 """Coalition logits worked on at once: 2 MiB of float64, so that blocks stay in the cache."""
 
 
-def utility(
-    params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: LogisticModel | MlpModel = LOGISTIC
-) -> float:
+def utility(params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model = LOGISTIC) -> float:
     """Minus the mean over subjects of the mean over records of ``min(log loss, loss_bound)``, in nats (-bound .. 0).
 
     Args:
@@ -45,9 +44,7 @@ def utility(
     return float(_utilities(params[None, :], batch, loss_bound, model)[0])
 
 
-def committed_utility(
-    params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: LogisticModel | MlpModel = LOGISTIC
-) -> int:
+def committed_utility(params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model = LOGISTIC) -> int:
     """:func:`utility` as the integer that is committed: ``round(u * 2^40)``, ties to even."""
     return _integer(utility(params, batch, loss_bound, model))
 
@@ -60,7 +57,7 @@ def coalition_utilities(
     batch: SubjectBatch,
     loss_bound: Decimal,
     rule: Rule = WEIGHTED_MEAN,
-    model: LogisticModel | MlpModel = LOGISTIC,
+    model: Model = LOGISTIC,
 ) -> tuple[int, ...]:
     """The committed utility of every coalition of ``players``; index = bitmask, bit ``i`` = ``players[i]``.
 
@@ -146,7 +143,7 @@ def bootstrap_auc(scores: Floats, labels: Floats, *, seed: int, resamples: int =
     return float(low), float(high)
 
 
-def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: LogisticModel | MlpModel) -> Floats:
+def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model) -> Floats:
     """float64 [C, P] -> float64 [C]; each model's figure does not depend on which others are in the call."""
     subjects, records = batch.mask.shape
     if subjects == 0:
@@ -157,7 +154,7 @@ def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: 
     signs = 1.0 - 2.0 * batch.y.reshape(-1)
     # log(1 + exp(-z)) for a positive label, log(1 + exp(z)) for a negative one, without overflow.
     losses = np.minimum(np.logaddexp(0.0, signs * batched_logits(models, x, model)), float(loss_bound))
-    by_subject = (losses.reshape(-1, subjects, records) * batch.mask).sum(axis=2) / batch.mask.sum(axis=1)
+    by_subject = (losses.reshape(-1, subjects, records) * batch.mask).sum(axis=2) / batch.divisors
     means: Floats = -(np.ascontiguousarray(by_subject).sum(axis=1) / subjects)
     return means
 

@@ -1,7 +1,7 @@
 """Models from a plan, in numpy: how many parameters, what they are called, what they compute.
 
 A model is one flat vector. ``logistic``: one weight per encoded feature in the order of ``feature_names``, then the
-bias. ``mlp``: layer by layer, each its weights (a row per unit), then its biases.
+bias. ``mlp`` and ``cnn``: layer by layer, each its weights (a row per unit or filter), then its biases.
 Torch is not needed to evaluate or verify such a model; the node's training builds the same one in torch
 (``federation.learning.torch_models``).
 """
@@ -14,7 +14,7 @@ from federation.errors import PeerError
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import tagged_hash
 from federation.rules.encoding import feature_names
-from federation.rules.families import LOGISTIC, LogisticModel, MlpModel, shapes, size
+from federation.rules.families import LOGISTIC, STRIDE, CnnModel, LogisticModel, MlpModel, Model, shapes, size
 from federation.rules.fixedpoint import SCALE, Floats, Integers
 from federation.rules.study import StudyPlan
 
@@ -25,7 +25,6 @@ __all__ = [
     "parameter_count",
     "parameter_names",
     "parameter_shapes",
-    "widest",
 ]
 
 
@@ -37,7 +36,8 @@ def parameter_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
 def parameter_names(plan: StudyPlan) -> tuple[str, ...]:
     """A name for each number in the flat vector.
 
-    ``logistic``: the features', then ``bias``. ``mlp``: ``LAYER.weight[UNIT, INPUT]`` and ``LAYER.bias[UNIT]``.
+    ``logistic``: the features', then ``bias``. Others: ``LAYER.weight[UNIT, INPUT]`` (for a filter also the place in
+    its kernel) and ``LAYER.bias[UNIT]``.
     """
     if isinstance(plan.model, LogisticModel):
         return (*feature_names(plan.schema_contract), "bias")
@@ -52,9 +52,9 @@ def initial_model(plan: StudyPlan, seed: int) -> Integers:
     """The first model: small numbers that everybody can recompute from the plan and the seed.
 
     Each parameter is uniform on the lattice integers of [-s, s), taken from a hash, so that no version of any generator
-    matters. ``logistic``: s = 2^-10, and its utility is that of tossing a coin, about -ln 2. ``mlp``: s = 1 / sqrt(n)
-    for a layer of n inputs, as LeCun et al. 1998 ("Efficient BackProp", section 4.6) scale it: from a hidden layer near
-    zero no gradient comes back.
+    matters. ``logistic``: s = 2^-10, and its utility is that of tossing a coin, about -ln 2. Others: s = 1 / sqrt(n)
+    for a layer whose units have n inputs, as LeCun et al. 1998 ("Efficient BackProp", section 4.6) scale it: from a
+    hidden layer near zero no gradient comes back.
 
     Returns:
         int64 [P].
@@ -62,8 +62,8 @@ def initial_model(plan: StudyPlan, seed: int) -> Integers:
     spreads: list[int] = []
     spread = SCALE >> 10
     for name, shape in parameter_shapes(plan).items():
-        if isinstance(plan.model, MlpModel) and name.endswith(".weight"):  # its biases take the same
-            spread = math.isqrt(SCALE * SCALE // shape[1])  # in integers: the same everywhere
+        if not isinstance(plan.model, LogisticModel) and name.endswith(".weight"):  # its biases take the same
+            spread = math.isqrt(SCALE * SCALE // math.prod(shape[1:]))  # in integers: the same everywhere
         spreads += [spread] * math.prod(shape)
     material = seed.to_bytes(32, "big", signed=True)
     draws = (tagged_hash("initial-model", material, index.to_bytes(8, "big")) for index in range(len(spreads)))
@@ -73,12 +73,7 @@ def initial_model(plan: StudyPlan, seed: int) -> Integers:
     )
 
 
-def widest(model: LogisticModel | MlpModel) -> int:
-    """The most numbers that one record takes in any layer after the inputs: what an evaluation's memory goes by."""
-    return max(model.hidden) if isinstance(model, MlpModel) else 1
-
-
-def batched_logits(models: Floats, x: Floats, model: LogisticModel | MlpModel = LOGISTIC) -> Floats:
+def batched_logits(models: Floats, x: Floats, model: Model = LOGISTIC) -> Floats:
     """The logits of many models on many records, each by the same operations in the same order.
 
     A matrix product may add in another order when its shape changes. Inputs are added one after the other here, so a
@@ -103,26 +98,58 @@ def batched_logits(models: Floats, x: Floats, model: LogisticModel | MlpModel = 
         )
     columns = np.ascontiguousarray(x.T)
     if isinstance(model, LogisticModel):
-        result = np.repeat(models[:, -1:], x.shape[0], axis=1)
-        for feature, column in enumerate(columns):
-            result += models[:, feature, None] * column
-        return result
-    signals, start = np.broadcast_to(columns, (len(models), *columns.shape)), 0
-    for units in (*model.hidden, 1):
+        return _weighed(models[:, None, :-1], models[:, -1:], columns[None])[:, 0]
+    if isinstance(model, CnnModel):
+        return _cnn_logits(models, columns, model)
+    return _mlp_logits(models, columns, model)
+
+
+def _mlp_logits(models: Floats, columns: Floats, model: MlpModel) -> Floats:
+    """float64 [C, P] and [F, n] -> [C, n]."""
+    signals, start = columns[None], 0
+    for units in model.hidden:
         inputs = signals.shape[1]
         weights = models[:, start : start + units * inputs].reshape(-1, units, inputs)
         start += units * (inputs + 1)
-        outputs = np.repeat(models[:, start - units : start, None], x.shape[0], axis=2)
-        for place in range(inputs):
-            outputs += weights[:, :, place, None] * signals[:, None, place, :]
-        if start < models.shape[1]:
-            outputs = np.tanh(outputs) if model.activation == "tanh" else np.maximum(outputs, 0.0)
-        signals = outputs
-    logit: Floats = signals[:, 0, :]
-    return logit
+        signals = _activated(_weighed(weights, models[:, start - units : start], signals), model.activation)
+    return _weighed(models[:, None, start:-1], models[:, -1:], signals)[:, 0]
 
 
-def logits(params: Floats, x: Floats, model: LogisticModel | MlpModel = LOGISTIC) -> Floats:
+def _cnn_logits(models: Floats, columns: Floats, model: CnnModel) -> Floats:
+    """float64 [C, P] and [F, n] -> [C, n]: a layer adds up its inputs' channels and its kernels' places one by one."""
+    axes, half = len(model.shape), model.kernel // 2
+    signals, start = columns.reshape(1, model.channels, *model.shape, -1), 0
+    for filters, grid in zip(model.filters, model.grids[1:], strict=True):
+        channels = signals.shape[1]
+        weights = models[:, start : start + filters * channels * model.kernel**axes]
+        weights = weights.reshape(-1, filters, channels, *(model.kernel,) * axes)
+        start += weights[0].size + filters
+        biases = models[:, start - filters : start].reshape(-1, filters, *(1,) * axes, 1)
+        padded = np.pad(signals, [(0, 0), (0, 0), *[(half, half)] * axes, (0, 0)])
+        outputs = np.repeat(np.broadcast_to(biases, (len(models), filters, *grid, 1)), columns.shape[1], axis=-1)
+        for channel in range(channels):
+            for place in np.ndindex(*(model.kernel,) * axes):
+                seen = tuple(slice(at, at + STRIDE * side, STRIDE) for at, side in zip(place, grid, strict=True))
+                kernel = weights[:, :, channel, *place].reshape(-1, filters, *(1,) * axes, 1)
+                outputs += kernel * padded[:, channel, None, *seen]
+        signals = _activated(outputs, model.activation)
+    flat = signals.reshape(len(signals), -1, columns.shape[1])
+    return _weighed(models[:, None, start:-1], models[:, -1:], flat)[:, 0]
+
+
+def _weighed(weights: Floats, biases: Floats, signals: Floats) -> Floats:
+    """A layer of units: float64 [C, U, I], [C, U] and [C or 1, I, n] -> [C, U, n], inputs added one after the other."""
+    outputs = np.repeat(biases[:, :, None], signals.shape[2], axis=2)
+    for place in range(signals.shape[1]):
+        outputs += weights[:, :, place, None] * signals[:, None, place, :]
+    return outputs
+
+
+def _activated(outputs: Floats, activation: str) -> Floats:
+    return np.tanh(outputs) if activation == "tanh" else np.maximum(outputs, 0.0)
+
+
+def logits(params: Floats, x: Floats, model: Model = LOGISTIC) -> Floats:
     """The logit of each record: float64 [P] and [..., F] -> [...].
 
     Raises:

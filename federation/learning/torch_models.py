@@ -5,10 +5,12 @@ nothing else than what the flat vector holds may leave a site, and one subject's
 Only code that trains may import this module, as torch takes seconds to load.
 """
 
+import math
+
 import torch
 from torch import nn
 
-from federation.rules.families import LogisticModel
+from federation.rules.families import STRIDE, CnnModel, LogisticModel, MlpModel
 from federation.rules.study import StudyPlan
 
 
@@ -21,10 +23,12 @@ def build_module(plan: StudyPlan) -> nn.Module:
     inputs, model = plan.schema_contract.inputs, plan.model
     if isinstance(model, LogisticModel):
         module: nn.Module = _linear(inputs, 1)
+    elif isinstance(model, CnnModel):
+        module = _Convolutions(model)
     else:
         layers: list[nn.Module] = []
         for units in model.hidden:
-            layers += [_linear(inputs, units), nn.Tanh() if model.activation == "tanh" else nn.ReLU()]
+            layers += [_linear(inputs, units), _activation(model)]
             inputs = units
         module = nn.Sequential(*layers, _linear(inputs, 1))
     with torch.no_grad():
@@ -34,12 +38,15 @@ def build_module(plan: StudyPlan) -> nn.Module:
 
 
 def subject_losses(
-    plan: StudyPlan,  # noqa: ARG001 - part of the seam: families with other labels have other losses
+    plan: StudyPlan,
     outputs: torch.Tensor,
     y: torch.Tensor,
     mask: torch.Tensor,
 ) -> torch.Tensor:
     """Each subject's mean log loss (nats) over its own records.
+
+    With a survival label it is the sum over the intervals that the subject counts in, divided by all intervals: minus
+    the log likelihood of its time, up to that constant.
 
     Args:
         plan: the study's plan.
@@ -51,7 +58,8 @@ def subject_losses(
         float64 [B]; 0 for a subject without a record.
     """
     losses = nn.functional.binary_cross_entropy_with_logits(outputs.squeeze(-1), y, reduction="none")
-    return (losses * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+    intervals = plan.schema_contract.intervals
+    return (losses * mask).sum(dim=1) / (intervals or mask.sum(dim=1).clamp(min=1.0))
 
 
 def flat_parameters(module: nn.Module) -> torch.Tensor:
@@ -78,3 +86,31 @@ def load_parameters(module: nn.Module, flat: torch.Tensor) -> None:
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     return nn.Linear(inputs, outputs, dtype=torch.float64, device="meta").to_empty(device="cpu")
+
+
+def _activation(model: MlpModel | CnnModel) -> nn.Module:
+    return nn.Tanh() if model.activation == "tanh" else nn.ReLU()
+
+
+class _Convolutions(nn.Module):
+    """A ``CnnModel``: [B, k, F] -> [B, k, 1], every record by itself."""
+
+    def __init__(self, model: CnnModel) -> None:
+        super().__init__()
+        self._grid = (model.channels, *model.shape)
+        convolution = nn.Conv1d if len(model.shape) == 1 else nn.Conv2d
+        layers: list[nn.Module] = []
+        before = model.channels
+        for filters in model.filters:
+            layer = convolution(
+                before, filters, model.kernel, STRIDE, model.kernel // 2, dtype=torch.float64, device="meta"
+            )
+            layers += [layer.to_empty(device="cpu"), _activation(model)]
+            before = filters
+        self.layers = nn.Sequential(*layers)
+        self.output = _linear(before * math.prod(model.grids[-1]), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        records = x.reshape(-1, *self._grid)
+        logits: torch.Tensor = self.output(self.layers(records).flatten(start_dim=1))
+        return logits.reshape(*x.shape[:2], 1)

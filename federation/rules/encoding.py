@@ -4,12 +4,16 @@ Nothing here looks at a distribution: scaling uses the contract's bounds, gaps b
 words become one-hot features. The same row therefore has the same encoding at every site, and encoding spends no
 privacy.
 
+With a survival label a row becomes one record for each interval that its subject lived to see, with the interval as a
+further one-hot feature and, as its label, whether the event fell into it.
+
 Order of features: for each column in the contract's order its features (``NAME``, or ``NAME=CATEGORY`` for each
 category in order), then ``NAME:missing`` where the column may have gaps. A batch element is a **subject**: its records,
 padded.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,12 +24,14 @@ import numpy as np
 from federation.errors import OperatorError
 from federation.rules.canonical import canonical_bytes
 from federation.rules.fixedpoint import Floats
-from federation.rules.study import CategoryColumn, Column, NumberColumn, SchemaContract
+from federation.rules.schema import CategoryColumn, NumberColumn, SchemaContract, SurvivalLabel
+from federation.rules.wire import plain_decimal
 
 CELL_CHARACTERS_MAX: Final = 200
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _FIRST_DATA_LINE: Final = 2
 
+Column: TypeAlias = NumberColumn | CategoryColumn
 _CellEncoder: TypeAlias = Callable[[str], tuple[float, ...] | None]
 
 
@@ -36,7 +42,7 @@ class Rows:
     Attributes:
         subjects: whose record it is, one per row.
         features: float64 [n, F], F = ``len(feature_names(schema))``, each within [-1, 1].
-        labels: float64 [n], 1 for the positive word.
+        labels: float64 [n], 1 for the positive word (survival: for an interval with the event).
     """
 
     subjects: tuple[str, ...]
@@ -50,15 +56,22 @@ class SubjectBatch:
 
     Attributes:
         subjects: S names, sorted, so that a file's order changes no result.
-        x: float64 [S, k, F]; k = ``records_per_subject_max``; zero where padded.
+        x: float64 [S, k, F]; k = ``schema.records``; zero where padded.
         y: float64 [S, k] of zeros and ones; zero where padded.
         mask: float64 [S, k]; 1 for a record, 0 for padding.
+        intervals: of a survival label; 0 for another.
     """
 
     subjects: tuple[str, ...]
     x: Floats
     y: Floats
     mask: Floats
+    intervals: int = 0
+
+    @property
+    def divisors(self) -> Floats:
+        """What a subject's sum of losses is divided by: its records, or all intervals of a survival label. [S]."""
+        return np.full(len(self.subjects), float(self.intervals)) if self.intervals else self.mask.sum(axis=1)
 
     def select(self, subjects: Collection[str]) -> "SubjectBatch":
         """Only these subjects, in this batch's order; names without a record here are passed over."""
@@ -69,19 +82,22 @@ class SubjectBatch:
             x=self.x[kept],
             y=self.y[kept],
             mask=self.mask[kept],
+            intervals=self.intervals,
         )
 
 
 def feature_names(schema: SchemaContract) -> tuple[str, ...]:
     """The names of the model's inputs, in order."""
     names: list[str] = []
-    for column in schema.columns:
+    for column in schema.every_column:
         if isinstance(column, CategoryColumn):
             names += [f"{column.name}={category}" for category in column.categories]
         else:
             names.append(column.name)
         if column.missing:
             names.append(f"{column.name}:missing")
+    if isinstance(schema.label, SurvivalLabel):
+        names += [f"{schema.label.name}<={plain_decimal(end)}" for end in schema.label.intervals]
     return tuple(names)
 
 
@@ -101,9 +117,8 @@ def parse_rows(schema: SchemaContract, rows: Iterable[Mapping[str, str]], *, sou
     Raises:
         OperatorError: the first thing wrong, with source, line, column, value and what is allowed.
     """
-    encoders = {column.name: _cell_encoder(column) for column in schema.columns}
-    label = {schema.label.negative: 0.0, schema.label.positive: 1.0}
-    columns = (schema.subject, *encoders, schema.label.name)
+    encoders = {column.name: _cell_encoder(column) for column in schema.every_column}
+    columns = (schema.subject, *encoders, *schema.label_columns)
     counts: dict[str, int] = {}
     subjects: list[str] = []
     features: list[list[float]] = []
@@ -120,31 +135,28 @@ def parse_rows(schema: SchemaContract, rows: Iterable[Mapping[str, str]], *, sou
                 "`schema.records_per_subject_max`.",
             )
         encoded: list[float] = []
-        for column in schema.columns:
+        for column in schema.every_column:
             cell = row[column.name].strip()
             numbers = encoders[column.name](cell)
             if numbers is None:
                 raise _bad_cell(place, column.name, cell, _allowed(column))
             encoded.extend(numbers)
-        cell = row[schema.label.name].strip()
-        if cell not in label:
-            allowed = f"exactly {schema.label.negative!r} or {schema.label.positive!r}"
-            raise _bad_cell(place, schema.label.name, cell, allowed)
-        subjects.append(subject)
-        features.append(encoded)
-        labels.append(label[cell])
+        for more, label in _labels(schema, row, place):
+            subjects.append(subject)
+            features.append([*encoded, *more])
+            labels.append(label)
     if not subjects:
         raise OperatorError(f"{source} has no rows.", remedy="Give a file with a header and at least one record.")
     return Rows(tuple(subjects), np.array(features, dtype=np.float64), np.array(labels, dtype=np.float64))
 
 
 def by_subject(schema: SchemaContract, rows: Rows) -> SubjectBatch:
-    """Group records by subject (sorted), each padded to ``records_per_subject_max``; records keep the file's order.
+    """Group records by subject (sorted), each padded to ``schema.records``; records keep the file's order.
 
     Raises:
         OperatorError: a subject has more records than the contract allows.
     """
-    records_max = schema.records_per_subject_max
+    records_max = schema.records
     subjects = tuple(sorted(set(rows.subjects)))
     position = {name: index for index, name in enumerate(subjects)}
     shape = (len(subjects), records_max)
@@ -161,7 +173,7 @@ def by_subject(schema: SchemaContract, rows: Rows) -> SubjectBatch:
             )
         x[subject, slot], y[subject, slot], mask[subject, slot] = rows.features[row], rows.labels[row], 1.0
         filled[subject] += 1
-    return SubjectBatch(subjects, x, y, mask)
+    return SubjectBatch(subjects, x, y, mask, schema.intervals)
 
 
 def row_bytes(subject: str, row: Mapping[str, str]) -> bytes:
@@ -199,6 +211,42 @@ def _cell_encoder(column: Column) -> _CellEncoder:
         return None if numbers is None else (*numbers, 0.0)
 
     return encode_with_indicator
+
+
+def _labels(schema: SchemaContract, row: Mapping[str, str], place: str) -> list[tuple[tuple[float, ...], float]]:
+    """A row's records: for each what its label adds to the features, and the label."""
+    label = schema.label
+    if isinstance(label, SurvivalLabel):
+        time, event = row[label.name].strip(), row[label.event].strip()
+        if len(time) > CELL_CHARACTERS_MAX or not _NUMBER.fullmatch(time) or Decimal(time) < 0:
+            raise _bad_cell(place, label.name, time, "a number from 0 on")
+        if event not in (label.censored, label.happened):
+            raise _bad_cell(place, label.event, event, f"exactly {label.censored!r} or {label.happened!r}")
+        seen, happened = _lived_through(label.intervals, Decimal(time), ended=event == label.happened)
+        places = range(len(label.intervals))
+        return [
+            (tuple(float(other == now) for other in places), float(happened and now == seen - 1)) for now in range(seen)
+        ]
+    words = {label.negative: 0.0, label.positive: 1.0}
+    cell = row[label.name].strip()
+    if cell not in words:
+        raise _bad_cell(place, label.name, cell, f"exactly {label.negative!r} or {label.positive!r}")
+    return [((), words[cell])]
+
+
+def _lived_through(ends: tuple[Decimal, ...], time: Decimal, *, ended: bool) -> tuple[int, bool]:
+    """How many intervals a subject counts in, and whether the event fell into the last of them.
+
+    Who was censored in the first half of an interval does not count in it; in the second half, they survived it
+    (Gensheimer and Narasimhan 2019, section 2.1).
+    """
+    place = bisect_left(ends, time)
+    if place == len(ends):
+        return place, False
+    if ended:
+        return place + 1, True
+    begin = ends[place - 1] if place else Decimal(0)
+    return place + (time >= (begin + ends[place]) / 2), False
 
 
 def _allowed(column: Column) -> str:

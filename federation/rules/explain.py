@@ -3,8 +3,9 @@
 from typing import Final
 
 from federation.rules.accounting import derive_noise_multiplier
+from federation.rules.schema import CategoryColumn, NumbersColumn, SurvivalLabel
 from federation.rules.statements import METHOD_WORDS
-from federation.rules.study import CategoryColumn, StudyPlan
+from federation.rules.study import StudyPlan
 from federation.rules.wire import plain_decimal
 
 _WHOSE: Final = {
@@ -76,16 +77,21 @@ def _combined(plan: StudyPlan) -> str:
 
 
 def _columns(plan: StudyPlan) -> str:
-    parts = []
-    for column in plan.schema_contract.columns:
-        gaps = ", gaps allowed" if column.missing else ""
+    parts, contract = [], plan.schema_contract
+    for column in contract.columns:
+        gaps = "" if isinstance(column, NumbersColumn) or not column.missing else ", gaps allowed"
         if isinstance(column, CategoryColumn):
             parts.append(f"{column.name} ({' / '.join(column.categories)}{gaps})")
-        else:
-            unit = "" if column.unit == "1" else f" {column.unit}"
-            low, high = plain_decimal(column.low), plain_decimal(column.high)
-            parts.append(f"{column.name} ({low} to {high}{unit}{gaps})")
-    return f"{len(parts)} columns: {'; '.join(parts)}; and the label {plan.schema_contract.label.name}."
+            continue
+        unit = "" if column.unit == "1" else f" {column.unit}"
+        names = f"{column.name}_1 to {column.name}_{column.count}" if isinstance(column, NumbersColumn) else column.name
+        parts.append(f"{names} ({plain_decimal(column.low)} to {plain_decimal(column.high)}{unit}{gaps})")
+    label = f"the label {contract.label.name}"
+    if isinstance(contract.label, SurvivalLabel):
+        unit = "" if contract.label.unit == "1" else f" {contract.label.unit}"
+        until = f"in {contract.intervals} intervals up to {plain_decimal(contract.label.intervals[-1])}{unit}"
+        label = f"the time {contract.label.name} until {contract.label.event} ({until})"
+    return f"{len(contract.every_column)} columns: {'; '.join(parts)}; and {label}."
 
 
 def _declared(plan: StudyPlan) -> list[str]:

@@ -1,8 +1,8 @@
-"""The study plan, the schema contract inside it, and the agreement that an institution signs.
+"""The study plan, and the agreement that an institution signs.
 
-A plan says everything that binds the parties: purpose, columns with public bounds, model, privacy, rounds, value and
-reward. Its canonical bytes are hashed; the hash is the study's identity. Decimals are exact (``Decimal``) and travel as
-strings. An institution that signs an :class:`Agreement` agrees to one plan's hash and to nothing else.
+A plan says everything that binds the parties: purpose, columns with public bounds (``schema``), model, privacy, rounds,
+value and reward. Its canonical bytes are hashed; the hash is the study's identity. Decimals are exact (``Decimal``) and
+travel as strings. An institution that signs an :class:`Agreement` agrees to one plan's hash and to nothing else.
 """
 
 import tomllib
@@ -16,8 +16,9 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, Valid
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
-from federation.rules.families import PARAMETERS_MAX, ModelSpec, size
+from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, size
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.schema import SchemaContract
 from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe
 
 PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
@@ -79,86 +80,6 @@ class Purpose(Wire):
     project: _Name | None = None
     publication_from: _Day | None = None
     approvals: _Names | None = None
-
-
-class NumberColumn(Wire):
-    """A number within public bounds; ``missing`` allows gaps, which get a public indicator."""
-
-    type: Literal["number"]
-    name: Slug
-    unit: Annotated[str, StringConstraints(max_length=40)] = "1"
-    low: Number
-    high: Number
-    missing: bool = False
-    description: Annotated[str, StringConstraints(max_length=200)] = ""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "NumberColumn":
-        if self.low >= self.high:
-            raise ValueError(f"column {self.name}: low must be below high")
-        return self
-
-
-class CategoryColumn(Wire):
-    """One of a closed list of words; ``missing`` allows gaps, which get a public indicator."""
-
-    type: Literal["category"]
-    name: Slug
-    categories: Annotated[
-        tuple[Annotated[str, StringConstraints(min_length=1, max_length=80)], ...], Field(min_length=2, max_length=64)
-    ]
-    missing: bool = False
-    description: Annotated[str, StringConstraints(max_length=200)] = ""
-
-    @model_validator(mode="after")
-    def _unique(self) -> "CategoryColumn":
-        if len(set(self.categories)) != len(self.categories):
-            raise ValueError(f"column {self.name}: a category appears twice")
-        return self
-
-
-Column = Annotated[NumberColumn | CategoryColumn, Field(discriminator="type")]
-
-
-class Label(Wire):
-    """The column to predict: exactly the words ``negative`` and ``positive``."""
-
-    name: Slug
-    negative: Annotated[str, StringConstraints(min_length=1, max_length=80)]
-    positive: Annotated[str, StringConstraints(min_length=1, max_length=80)]
-    description: Annotated[str, StringConstraints(max_length=200)] = ""
-
-    @model_validator(mode="after")
-    def _two(self) -> "Label":
-        if self.negative == self.positive:
-            raise ValueError(f"label {self.name}: negative and positive must be two words")
-        return self
-
-
-class SchemaContract(Wire):
-    """What a row must look like, with public bounds; nothing about it is learnt from private data.
-
-    ``subject`` is the column that names whose row it is (a patient, a station's day); one subject has at most
-    ``records_per_subject_max`` rows.
-    """
-
-    subject: Slug
-    records_per_subject_max: Annotated[int, Field(ge=1, le=512)] = 1
-    columns: Annotated[tuple[Column, ...], Field(min_length=1, max_length=512)]
-    label: Label
-
-    @model_validator(mode="after")
-    def _unique(self) -> "SchemaContract":
-        names = [column.name for column in self.columns] + [self.subject, self.label.name]
-        if len(set(names)) != len(names):
-            raise ValueError("a column name appears twice (columns, subject and label share one name space)")
-        return self
-
-    @property
-    def inputs(self) -> int:
-        """F, how many numbers a row is encoded as."""
-        widths = (len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in self.columns)
-        return sum(widths) + sum(column.missing for column in self.columns)
 
 
 class Privacy(Wire):
@@ -290,7 +211,10 @@ class StudyPlan(Wire):
 
     @model_validator(mode="after")
     def _bounded(self) -> "StudyPlan":
-        if size(self.model, self.schema_contract.inputs) > PARAMETERS_MAX:
+        inputs = self.schema_contract.inputs
+        if isinstance(self.model, CnnModel) and self.model.inputs != inputs:
+            raise ValueError(f"model: a cnn of this shape takes {self.model.inputs} numbers, and a row holds {inputs}")
+        if size(self.model, inputs) > PARAMETERS_MAX:
             raise ValueError(f"model: more than {PARAMETERS_MAX} parameters")
         return self
 

@@ -30,7 +30,8 @@ from federation.rules.accounting import best_order, derive_noise_multiplier
 from federation.rules.aggregation import aggregate, integer_weights
 from federation.rules.encoding import Rows, SubjectBatch
 from federation.rules.fixedpoint import Floats, from_fixed
-from federation.rules.study import SchemaContract, StudyPlan
+from federation.rules.schema import SchemaContract
+from federation.rules.study import StudyPlan
 
 TEST_SHARE = 0.2
 LARGE_SITE = 500

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.fft import dctn
 
 from federation.rules.encoding import SubjectBatch, by_subject, parse_rows
-from federation.rules.study import SchemaContract
+from federation.rules.schema import SchemaContract
 
 Row = dict[str, str]
 Columns = Mapping[str, tuple[float, float] | str]

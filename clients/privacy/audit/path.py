@@ -18,7 +18,8 @@ from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.privacy.release import release
 from federation.rules.encoding import Rows, SubjectBatch, by_subject
 from federation.rules.fixedpoint import Floats, Integers
-from federation.rules.study import SchemaContract, StudyPlan
+from federation.rules.schema import SchemaContract
+from federation.rules.study import StudyPlan
 
 LIFETIME_EPSILON: Final = Decimal(8)
 LIFETIME_DELTA: Final = Decimal("1e-5")

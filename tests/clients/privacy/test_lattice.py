@@ -12,10 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.privacy.gradients import Engine, per_subject_gradients
-from clients.privacy.lattice import SUBJECTS_MAX, clip_steps, clipped_sum, from_steps, noise_std, sensitivity, step_of
+from clients.privacy.lattice import (
+    AT_ONCE,
+    SUBJECTS_MAX,
+    clip_steps,
+    from_steps,
+    noise_std,
+    sensitivity,
+    step_of,
+)
+from clients.privacy.lattice import clipped_sum as clipped_sum_of_tensors
 from federation.learning.torch_models import build_module
 from federation.rules.admission import parameter_count
-from federation.rules.fixedpoint import Floats
+from federation.rules.fixedpoint import Floats, Integers
 from federation.rules.study import StudyPlan
 
 clips = st.decimals("1e-9", "1e6", places=9).filter(lambda clip: clip > 0)
@@ -25,6 +34,10 @@ vectors = st.builds(
     st.integers(1, 40),
     st.integers(-300, 150),
 )
+
+
+def clipped_sum(gradients: Floats, clip: Decimal) -> Integers:
+    return clipped_sum_of_tensors(torch.from_numpy(np.ascontiguousarray(gradients)), clip)
 
 
 @given(gradient=vectors, clip=clips)
@@ -56,6 +69,16 @@ def test_a_sum_is_the_same_in_any_order_and_in_any_parts(seed: int, count: int, 
 def test_a_vector_that_is_not_finite_counts_as_nothing(poison: float) -> None:
     gradients = np.array([[1.0, 2.0], [poison, 0.5]])
     assert np.array_equal(clipped_sum(gradients, Decimal(1)), clipped_sum(gradients[:1], Decimal(1)))
+
+
+def test_as_many_subjects_as_fit_add_up_exactly_and_no_more_are_taken() -> None:
+    """The largest numbers there are, all of one sign: float64 holds every partial sum."""
+    clip = Decimal(1) - Decimal(2) ** -41
+    one = clipped_sum(np.ones((1, 1)), clip)
+    assert 2**39 < int(one[0]) <= 2**40
+    assert clipped_sum(np.ones((AT_ONCE, 1)), clip).tolist() == [AT_ONCE * int(one[0])]
+    with pytest.raises(ValueError, match="at most 4096 subjects"):
+        clipped_sum(np.ones((AT_ONCE + 1, 1)), clip)
 
 
 @given(clip=clips)

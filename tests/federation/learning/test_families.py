@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from federation.learning.evaluation import coalition_utilities, committed_utility
+from federation.learning.evaluation import coalition_utilities, committed_utility, utility
 from federation.learning.models import (
     batched_logits,
     initial_model,
@@ -19,7 +20,7 @@ from federation.learning.models import (
 )
 from federation.learning.torch_models import build_module, flat_parameters, load_parameters, subject_losses
 from federation.rules.aggregation import coalition_models
-from federation.rules.encoding import SubjectBatch
+from federation.rules.encoding import SubjectBatch, by_subject, parse_rows
 from federation.rules.families import PARAMETERS_MAX
 from federation.rules.fixedpoint import SCALE, from_fixed
 from federation.rules.study import StudyPlan, plan_from_toml
@@ -32,6 +33,9 @@ MODELS = [
     {"family": "mlp", "hidden": [3]},
     {"family": "mlp", "hidden": [6, 2], "activation": "relu"},
     {"family": "mlp", "hidden": [2, 7, 5]},
+    {"family": "cnn", "shape": [4], "filters": [3]},
+    {"family": "cnn", "shape": [2, 2], "filters": [3, 2], "activation": "relu"},
+    {"family": "cnn", "channels": 2, "shape": [2], "filters": [2, 2], "kernel": 5},
 ]
 each_model = pytest.mark.parametrize("spec", MODELS, ids=str)
 
@@ -161,3 +165,60 @@ def test_the_example_in_the_reference_is_a_valid_plan() -> None:
     before = '[model]\nfamily = "logistic"\n'
     study = plan_from_toml(TOML.replace(before, example), source="plan.toml")
     assert study.model.model_dump(mode="json") == {"family": "mlp", "hidden": [64, 16], "activation": "tanh"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "filters"), [([7], 3, [2, 3]), ([5, 8], 3, [2]), ([9, 4], 5, [3, 2, 2]), ([2, 2], 5, [1])]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_on_grids_of_any_size_are_torch_s(
+    shape: list[int], kernel: int, filters: list[int], channels: int
+) -> None:
+    spec = {"family": "cnn", "shape": shape, "kernel": kernel, "filters": filters, "channels": channels}
+    numbers = channels * int(np.prod(shape))
+    columns = [{"type": "numbers", "name": "pixel", "count": numbers, "low": 0, "high": 255}]
+    label = {"name": "ill", "negative": "0", "positive": "1"}
+    study = plan(schema={"subject": "patient_id", "columns": columns, "label": label}, model=spec)
+    rng = np.random.default_rng(5)
+    params, x = rng.normal(size=parameter_count(study)), rng.uniform(-1, 1, (6, 2, numbers))
+    module = build_module(study)
+    load_parameters(module, torch.from_numpy(params))
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()[..., 0]
+    np.testing.assert_allclose(logits(params, x, study.model), expected, rtol=0, atol=1e-12)
+
+
+def test_a_convolution_s_parameters_are_named_by_filter_channel_and_place() -> None:
+    study = plan(model={"family": "cnn", "shape": [2, 2], "filters": [2]})
+    assert parameter_shapes(study) == {
+        "conv1.weight": (2, 1, 3, 3),
+        "conv1.bias": (2,),
+        "output.weight": (1, 2),
+        "output.bias": (1,),
+    }
+    assert parameter_names(study)[10] == "conv1.weight[1, 0, 0, 1]"
+
+
+def test_a_convolution_of_another_size_than_the_rows_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a cnn of this shape takes 6 numbers, and a row holds 4"):
+        plan(model={"family": "cnn", "shape": [2, 3], "filters": [2]})
+
+
+def test_a_survival_loss_is_the_likelihood_of_the_time_over_all_intervals() -> None:
+    """By hand: hazards of 1/2 in each of three intervals; one lived through two, the event of another came first."""
+    label = {"type": "survival", "name": "days", "event": "died", "censored": "no", "happened": "yes"}
+    label |= {"intervals": [10, 20, 30]}
+    columns = [{"type": "number", "name": "age", "low": 0, "high": 100}]
+    study = plan(schema={"subject": "patient_id", "columns": columns, "label": label})
+    rows = [
+        {"patient_id": "a", "age": "50", "days": "20", "died": "no"},
+        {"patient_id": "b", "age": "50", "days": "3", "died": "yes"},
+    ]
+    contract = study.schema_contract
+    batch = by_subject(contract, parse_rows(contract, rows, source="rows"))
+    assert batch.divisors.tolist() == [3, 3]
+    expected = np.log(2) * np.array([2 / 3, 1 / 3])
+    outputs = torch.zeros((2, 3, 1), dtype=torch.float64)
+    losses = subject_losses(study, outputs, torch.from_numpy(batch.y), torch.from_numpy(batch.mask))
+    np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-12)
+    assert utility(np.zeros(5), batch, Decimal(4)) == pytest.approx(-expected.mean(), rel=1e-12)

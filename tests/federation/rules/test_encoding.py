@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from federation.errors import OperatorError
 from federation.rules.encoding import Rows, by_subject, feature_names, parse_rows, row_bytes
-from federation.rules.study import SchemaContract
+from federation.rules.schema import SchemaContract
 
 
 def contract(records: int = 2) -> SchemaContract:

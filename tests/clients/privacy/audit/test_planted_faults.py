@@ -21,7 +21,8 @@ from clients.privacy.noise import SecureNoise
 from clients.privacy.release import release
 from federation.rules.encoding import Rows, SubjectBatch, by_subject
 from federation.rules.fixedpoint import Floats, Integers, to_fixed
-from federation.rules.study import SchemaContract, StudyPlan
+from federation.rules.schema import SchemaContract
+from federation.rules.study import StudyPlan
 
 SMALL = Effort(noise_rounds=24, sampler_steps=60, neighbours=10, canary_runs=3, membership_models=2)
 Change = Callable[[AuditedPath], AuditedPath]
