@@ -68,9 +68,9 @@ if ! pip show --quiet torch >/dev/null 2>&1; then
 fi
 
 # 4. Accord itself, editable, with every role, the tests and the linters.
-say "installing the other Python packages (versions in constraints.txt); the first time that downloads about 250 MB"
+say "installing the other Python packages (versions in constraints.txt); the first time that downloads about 350 MB"
 # shellcheck disable=SC2046 # one requirement a word: they hold no blanks
-pip install --quiet --editable '.[demo]' $(.venv/bin/python - <<'PYTHON'
+pip install --quiet --editable '.[demo,text]' $(.venv/bin/python - <<'PYTHON'
 import tomllib
 
 with open("pyproject.toml", "rb") as file:

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Engine
 from sqlmodel import select
 
 from clients.data.check import check_data
-from clients.data.dataset import add_dataset, find_dataset, load_dataset
+from clients.data.dataset import add_dataset, find_dataset, load_dataset, read_file
 from clients.storage import StudyMembership, open_institution
-from federation.cli.output import DirOption, JsonOption, emit, group
+from federation.cli.output import DirOption, JsonOption, emit, group, progress
 from federation.errors import OperatorError
 from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plan_from_toml
 from federation.storage.database import read
@@ -70,6 +70,42 @@ def check(directory: DirOption, plan: PlanOption = None, name: NameOption = None
     checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)
     data = {"dataset": entry.name, "study": study.study_id, **checked.summary(study.schema_contract)}
     emit(data, as_json=as_json, text=_text(data))
+
+
+@app.command("embed")
+def embed_text(
+    file: FileArgument,
+    column: Annotated[str, typer.Option("--text", help="The column that holds free text.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The file to write; it must not be there.", show_default=False)],
+    name: Annotated[str, typer.Option("--as", help="The plan's name for the numbers.")] = "text",
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a column of free text by 384 numbers from a frozen language model, so that a study can learn from it.
+
+    Example: accord data embed reviews.csv --text review --out reviews-numbers.csv
+    """
+    from clients.data.embedding import DIMENSIONS, embed, with_embedding
+
+    loaded = read_file(file)
+    if column not in loaded.columns:
+        raise OperatorError(
+            f"{file} has no column {column!r}.", remedy=f"Give --text one of its columns: {', '.join(loaded.columns)}."
+        )
+    if out.exists():
+        raise OperatorError(f"{out} is there already, and nothing is overwritten.", remedy="Give another --out.")
+    texts = [row[column] for row in loaded.rows]
+    with progress("Reading the texts", total=len(texts)) as advance:
+        numbers = embed(texts, on_progress=advance)
+    written = with_embedding(loaded, column, numbers, name=name)
+    temporary = out.with_name(out.name + ".new")
+    temporary.write_text(written, "utf-8")
+    temporary.replace(out)
+    entry = f'[[schema.columns]]\ntype = "numbers"\nname = "{name}"\ncount = {DIMENSIONS}\nlow = -1\nhigh = 1'
+    emit(
+        {"file": str(out), "rows": len(texts), "column": column, "numbers": DIMENSIONS, "name": name},
+        as_json=as_json,
+        text=f"Wrote {out}: {len(texts)} rows, the text of {column!r} as {DIMENSIONS} numbers.\nIn the plan:\n{entry}",
+    )
 
 
 def _text(data: dict[str, Any]) -> str:

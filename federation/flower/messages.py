@@ -39,6 +39,9 @@ REVEAL: Final = "query.reveal"
 _CONFIG: Final = "round"
 _ANSWER: Final = "answer"
 _VECTOR: Final = "vector"
+_TASK_FIELDS: Final = frozenset(
+    {"study", "round", "base_model", "deadline", "consent_parties", "consent_sizes", "update_parties", "updates"}
+)
 _TTL_S: Final = 30 * 24 * 3600.0
 _ERROR_CODE: Final = 200
 """Flower's own error codes stay below 100."""
@@ -173,6 +176,11 @@ def round_task(message: Message) -> RoundTask:
         PeerError: it is not a message of Accord's coordinator.
     """
     config = _record(message, _CONFIG)
+    unknown = sorted(set(config) - _TASK_FIELDS)
+    if unknown:
+        raise _refused(
+            f"it asks for {', '.join(unknown)[:200]}, which no task has: whatever else counts is in the plan"
+        )
     study, number = config.get("study"), config.get("round")
     base_model, deadline = config.get("base_model", ""), config.get("deadline", "")
     texts = all(isinstance(text, str) for text in (study, base_model, deadline))

@@ -18,7 +18,7 @@ import site_report
 import torch
 from federated_sites import Measure, Recipe, auc_or_nan, concordance, measure, plan_of
 from heart_private import heart_report
-from site_tables import Table, beijing, gusto, impact, pneumonia, shared_data, tcga
+from site_tables import Table, beijing, gusto, impact, pneumonia, reviews, shared_data, tcga
 
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.encoding import SubjectBatch
@@ -79,6 +79,12 @@ EXPERIMENTS = {
         20,
         {"8": Recipe(60, "4", "3"), "3": Recipe(40, "6", "2"), "1": Recipe(30, "4", "1.5")},
         {"8": Recipe(20, "3", "2"), "3": Recipe(20, "3", "2"), "1": Recipe(20, "3", "1")},
+    ),
+    "reviews": Experiment(
+        lambda folder: (reviews(folder), auc_or_nan),
+        10,
+        {"8": Recipe(40, "8", "0.5"), "3": Recipe(30, "8", "0.5"), "1": Recipe(20, "8", "0.5")},
+        {"8": Recipe(20, "8", "0.5"), "3": Recipe(20, "8", "0.5"), "1": Recipe(20, "8", "0.5")},
     ),
     "gusto-centres": Experiment(
         lambda folder: (gusto(folder, "grps", "GUSTO-I, 121 centres"), auc_or_nan),

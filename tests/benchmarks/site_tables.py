@@ -9,7 +9,7 @@ import csv
 import gzip
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -21,6 +21,7 @@ from flamby_heart import centres
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
+from clients.data.embedding import embed
 from federation.rules.encoding import SubjectBatch, by_subject, parse_rows
 from federation.rules.schema import SchemaContract
 
@@ -28,7 +29,15 @@ Row = dict[str, str]
 Columns = Mapping[str, tuple[float, float] | str]
 """Column -> public bounds of a number, or the words of a category: an indicator for each word but the first."""
 
-DATA_FOLDERS = ("fed_heart_disease", "gusto1", "impact_tbi", "fed_tcga_brca", "pneumonia_mnist", "beijing_air")
+DATA_FOLDERS = (
+    "fed_heart_disease",
+    "gusto1",
+    "impact_tbi",
+    "fed_tcga_brca",
+    "pneumonia_mnist",
+    "beijing_air",
+    "druglib_reviews",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +257,8 @@ def tcga(folder: Path) -> tuple[Table, Mapping[str, tuple[float, bool]]]:
     return table_of("Fed-TCGA-BRCA, six regions", columns, rows, records_max=len(TCGA_YEARS)), times
 
 
+REVIEW_SITES = 8
+_GOOD_RATING = 7
 PNEUMONIA_SITES = 8
 _WAVES = 8
 
@@ -274,6 +285,35 @@ def pneumonia(folder: Path) -> Table:
         cells = {f"w{place}": f"{value:.6f}" for place, value in enumerate(image)}
         rows[f"site {dealt[number] + 1}"].append({"subject": f"{number:06d}", **cells, "label": str(label)})
     return table_of("PneumoniaMNIST, eight artificial sites", columns, rows)
+
+
+def reviews(folder: Path) -> Table:
+    """Druglib's 4,143 patients' reviews: whether a rating is 7 or more, from the three texts, by `accord data embed`'s
+    numbers. Eight artificial sites: each condition is at one site, the most frequent conditions dealt first.
+    """
+    text = gzip.decompress((folder / "druglib_reviews" / "drugLib_raw.tsv.gz").read_bytes()).decode("utf-8")
+    rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter="\t"))
+    told = [" ".join(row[f"{part}Review"] or "" for part in ("benefits", "sideEffects", "comments")) for row in rows]
+    numbers = embed(told)
+    counts = Counter(row["condition"] for row in rows)
+    dealt = {condition: place % REVIEW_SITES for place, (condition, _) in enumerate(counts.most_common())}
+    at_site: dict[str, list[int]] = {f"site {site + 1}": [] for site in range(REVIEW_SITES)}
+    for place, row in enumerate(rows):
+        at_site[f"site {dealt[row['condition']] + 1}"].append(place)
+    columns = [{"type": "numbers", "name": "text", "count": numbers.shape[1], "low": "-1", "high": "1"}]
+    label = {"name": "label", "negative": "0", "positive": "1"}
+    schema = SchemaContract.model_validate({"subject": "subject", "columns": columns, "label": label})
+    good = np.array([float(row["rating"]) >= _GOOD_RATING for row in rows], dtype=np.float64)
+    sites = {
+        site: SubjectBatch(
+            tuple(f"{place:06d}" for place in places),
+            numbers[places][:, None, :],
+            good[places][:, None],
+            np.ones((len(places), 1)),
+        )
+        for site, places in at_site.items()
+    }
+    return Table("Druglib reviews, eight artificial sites", schema, sites)
 
 
 def _csv(path: Path) -> Iterator[Row]:

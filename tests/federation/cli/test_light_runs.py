@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "opacus", "flwr", "libp2p", "trio", "sklearn", "matplotlib", "jinja2")
+HEAVY = ("torch", "opacus", "flwr", "libp2p", "trio", "sklearn", "matplotlib", "jinja2", "transformers")
 
 RUN = """
 import sys
