@@ -22,11 +22,12 @@ from federation.rules.fixedpoint import pack
 from federation.rules.study import StudyPlan, open_agreement
 
 Ask = Callable[..., tuple[str, bytes]]
+CROWD = {"ash": 99, "birch": 99}
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[InMemoryStudy]:
-    with InMemoryStudy(tmp_path, sites=2, rounds={"count": 2}, privacy={"epsilon": "2"}) as made:
+    with InMemoryStudy(tmp_path, sites=2, rounds={"count": 2}, privacy={"epsilon": "2"}, people=CROWD) as made:
         made["ash"].stop()
         yield made
 
@@ -80,24 +81,23 @@ def refusal(answer: tuple[str, bytes]) -> Refusal:
     return open_signed(Refusal, answer[1])[0]
 
 
-@pytest.mark.parametrize(
-    "wish",
-    [
-        {"seed": 7},
-        {"noise_multiplier": 0.1},
-        {"sigma": 0.0},
-        {"clip": 1e9},
-        {"epsilon": 8.0},
-        {"sampling_rate": 1.0},
-        {"dataset": "other"},
-        {"local_steps": 1000},
-        {"metrics": True},
-    ],
-    ids=lambda wish: next(iter(wish)),
+WISHES: tuple[dict[str, Any], ...] = (
+    {"seed": 7},
+    {"noise_multiplier": 0.1},
+    {"sigma": 0.0},
+    {"clip": 1e9},
+    {"epsilon": 8.0},
+    {"sampling_rate": 1.0},
+    {"dataset": "other"},
+    {"local_steps": 1000},
+    {"metrics": True},
 )
-def test_a_wish_that_is_not_the_plan_s_is_refused_by_name(ask: Ask, study: InMemoryStudy, wish: dict[str, Any]) -> None:
-    with pytest.raises(PeerError, match=rf"it asks for {next(iter(wish))}, which no task has"):
-        ask(**wish)
+
+
+def test_a_wish_that_is_not_the_plan_s_is_refused_by_name(ask: Ask, study: InMemoryStudy) -> None:
+    for wish in WISHES:
+        with pytest.raises(PeerError, match=rf"it asks for {next(iter(wish))}, which no task has"):
+            ask(**wish)
     assert study["ash"].budget.charges() == ()
 
 
@@ -118,7 +118,9 @@ def test_the_same_round_twice_gives_the_same_bytes_and_one_charge(ask: Ask, stud
 
 def test_no_seed_reaches_the_noise(study: InMemoryStudy, tmp_path: Path) -> None:
     """Two nodes alike in everything, asked alike: what they release has no number in common."""
-    with InMemoryStudy(tmp_path / "again", sites=2, rounds={"count": 2}, privacy={"epsilon": "2"}) as other:
+    folder = tmp_path / "again"
+    folder.mkdir()
+    with InMemoryStudy(folder, sites=2, people=CROWD) as other:
         other["ash"].stop()
         updates = []
         for each in (study, other):
@@ -146,25 +148,22 @@ def client_app_answers(study: InMemoryStudy) -> bytes:
     return data
 
 
-@pytest.mark.parametrize(
-    ("section", "field", "value"),
-    [
-        ("privacy", "epsilon", Decimal(8)),
-        ("privacy", "clip", Decimal(100)),
-        ("privacy", "cohort_noise_multiplier", Decimal(2)),
-        ("rounds", "count", 1000),
-        ("cohort", "minimum", 1),
-    ],
+CHANGES: tuple[tuple[str, str, object], ...] = (
+    ("privacy", "epsilon", Decimal(8)),
+    ("privacy", "clip", Decimal(100)),
+    ("privacy", "cohort_noise_multiplier", Decimal(2)),
+    ("rounds", "count", 1000),
+    ("cohort", "minimum", 1),
 )
-def test_another_plan_than_the_one_agreed_to_is_none(
-    study: InMemoryStudy, section: str, field: str, value: object
-) -> None:
-    part = getattr(study.plan, section).model_copy(update={field: value})
-    changed = StudyPlan.model_validate(
-        study.plan.model_copy(update={section: part}).model_dump(mode="json", exclude_none=True, by_alias=True)
-    )
-    with pytest.raises(PeerError, match="agreement is for another plan"):
-        app_of(study, plan=changed)
+
+
+def test_another_plan_than_the_one_agreed_to_is_none(study: InMemoryStudy) -> None:
+    for section, field, value in CHANGES:
+        part = getattr(study.plan, section).model_copy(update={field: value})
+        changed = study.plan.model_copy(update={section: part})
+        changed = StudyPlan.model_validate(changed.model_dump(mode="json", exclude_none=True, by_alias=True))
+        with pytest.raises(PeerError, match="agreement is for another plan"):
+            app_of(study, plan=changed)
 
 
 def test_the_same_people_under_another_file_s_name_have_no_second_budget(
