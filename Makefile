@@ -9,7 +9,7 @@ STAMP := $(VENV)/.accord-setup
 # Two workers; what shares a long set-up stays together (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo sensors test lint format check bench fuzz docs messages clean
+.PHONY: help setup demo sensors test lint format check bench fuzz soak docs messages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -56,6 +56,9 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 fuzz: setup ## a million ledger steps, 100,000 markets (long)
 	$(BIN)/python tests/fuzz/ledger_steps.py
 	$(BIN)/python tests/fuzz/market_misreports.py
+
+soak: setup ## a node killed 1,000 times (long)
+	$(BIN)/python tests/faults/node_kills.py $(ARGS)
 
 docs: setup ## write docs/reference/cli.md from the program; check every link
 	$(BIN)/python scripts/make_cli_reference.py

@@ -240,6 +240,9 @@ class Contribution:
         charge = self._budget.charge(study, number)
         if charge is not None and charge.state is State.STARTED:
             raise _DeclinedError("interrupted", "the charge was started, and nothing was stored")
+        if charge is not None and charge.state is State.COMMITTED:  # and no update is stored
+            counted = charge.event == count_event(self._plan)
+            raise _DeclinedError("cohort" if counted else "interrupted", "the round is over, and nothing was stored")
         try:
             self._budget.reserve(study, number, round_event(self._plan))
             self._budget.start(study, number)

@@ -16,7 +16,7 @@ from clients.privacy.noise import NoiseSource, NoNoise
 from consent.registry.tables import ConsentCosignature
 from federation.errors import PeerError, UnavailableError
 from federation.learning.models import initial_model
-from federation.rules.accounting import round_event
+from federation.rules.accounting import count_event, round_event
 from federation.rules.checkpoint import cosign
 from federation.rules.documents import Commitment, Refusal, Update, open_signed
 from federation.rules.fixedpoint import Integers, pack
@@ -256,6 +256,20 @@ def test_a_round_that_a_crash_interrupted_stays_charged_and_is_not_repeated(
 class FullDisk(MemoryBlobStore):
     def put(self, data: bytes) -> str:
         raise OSError(f"no room for {len(data)} bytes")
+
+
+@pytest.mark.parametrize(("event", "reason"), [(count_event, "cohort"), (round_event, "interrupted")])
+def test_a_round_that_is_over_and_left_nothing_is_refused_for_what_it_was(
+    make: Make, ash: Institution, study: InMemoryStudy, base: str, event: Callable[..., Any], reason: str
+) -> None:
+    """Killed after the charge, before the refusal was written down (or the round was charged from the log)."""
+    name, happened = study.plan.study_id, event(study.plan)
+    ash.budget.reserve(name, 1, round_event(study.plan))
+    ash.budget.start(name, 1)
+    ash.budget.commit(name, 1, happened)
+    assert code(make().commit(task(base))) == reason
+    (charge,) = ash.budget.charges()
+    assert charge.event == happened
 
 
 def test_an_update_that_cannot_be_stored_is_not_announced(make: Make, ash: Institution, base: str) -> None:

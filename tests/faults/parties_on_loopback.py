@@ -89,7 +89,7 @@ class Parties:
 
     SITES = ("ash", "birch", "cedar")
 
-    def __init__(self, folder: Path, *, deadline_s: int, rounds: int = 3) -> None:
+    def __init__(self, folder: Path, *, deadline_s: int, rounds: int = 3, count_noise: int = COUNT_NOISE) -> None:
         self.folder = folder
         listen = free_port("/ip4/127.0.0.1/tcp/0")
         self.coordinator: CoordinatorFolder = create_coordinator(
@@ -105,7 +105,7 @@ class Parties:
                 "disclosure": "public",
             },
             rounds={"count": rounds, "deadline_s": deadline_s},
-            privacy={"cohort_noise_multiplier": COUNT_NOISE},
+            privacy={"cohort_noise_multiplier": count_noise},
             cohort={"minimum": 1},
         )
         self.envelope = publish(self.coordinator, self.plan)

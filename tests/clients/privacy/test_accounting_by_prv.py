@@ -1,4 +1,4 @@
-"""Two accountants that share no code, Opacus' PRV (Gopi et al. 2021) and dp_accounting's PLD, on the events we charge."""
+"""Two accountants that share no code on the events we charge: Opacus' PRV (Gopi et al. 2021), dp_accounting's PLD."""
 
 from decimal import Decimal
 
