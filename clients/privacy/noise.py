@@ -5,9 +5,10 @@ for tests within one process; no command, setting or variable leads to it.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from itertools import count as counting
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -22,6 +23,11 @@ STD_MAX: Final = 1 << 54
 """The largest standard deviation: sums with a noise of this size stay far within 64 bits."""
 
 _WORD_BITS: Final = 64
+_LIMITS: Final = np.array(
+    [int(Decimal(-power).exp() * (1 << _WORD_BITS)) for power in range(44, 0, -1)], dtype=np.uint64
+)
+"""exp(-44) to exp(-1), as 64 bits, rounded down (28 digits are enough for that)."""
+
 _CANDIDATES: Final = 2.6
 """How many candidates are drawn for each number that is wanted: a little more than one in 2.4 is accepted."""
 
@@ -98,12 +104,7 @@ class SecureNoise:
         low = (words & np.uint64(scale - 1)).astype(np.int64)
         kept = self._below_exponential(low.astype(np.float64) / scale, lambda place: Fraction(int(low[place]), scale))
         low, negative = low[kept], (words[kept] >> np.uint64(_WORD_BITS - 1)).astype(np.bool_)
-        high = np.zeros(len(low), dtype=np.int64)
-        going = np.arange(len(low))
-        while len(going):
-            going = going[self._below_exponential(np.ones(len(going)), lambda _: Fraction(1))]
-            high[going] += 1
-        magnitude = low + (high << bits)
+        magnitude = low + (_successes(len(low)) << bits)
         one_zero = ~(negative & (magnitude == 0))
         return magnitude[one_zero], negative[one_zero], scale
 
@@ -156,6 +157,38 @@ def below_exponential(word: int, gamma: Fraction, more: Callable[[], int] | None
             return False
         word = (word << _WORD_BITS) | more()
         bits += _WORD_BITS
+
+
+def successes(word: int, more: Callable[[], int] | None = None) -> int:
+    """How many coins of probability 1/e fall before the first that does not: the j with u < exp(-j), of one uniform u.
+
+    Args:
+        word: the uniform's first 64 bits.
+        more: gives the uniform's next 64 bits, each time; by default from the system's generator.
+    """
+    more = more or (lambda: int(_words(1)[0]))
+    further: list[int] = []  # the uniform is one number: every comparison sees the same digits
+
+    def digits() -> Iterator[int]:
+        for place in counting():
+            if place == len(further):
+                further.append(more())
+            yield further[place]
+
+    result = 0
+    while below_exponential(word, Fraction(result + 1), digits().__next__):
+        result += 1
+    return result
+
+
+def _successes(number: int) -> Integers:
+    """:func:`successes` of fresh uniforms, many at a time: int64 [number]."""
+    words = _words(number)
+    above = np.searchsorted(_LIMITS, words, side="right")
+    result: Integers = (len(_LIMITS) - above).astype(np.int64)
+    for place in np.flatnonzero((_LIMITS[np.maximum(above, 1) - 1] == words) | (words < _LIMITS[0])):
+        result[place] = successes(int(words[place]))
+    return result
 
 
 def _words(count: int) -> Words:

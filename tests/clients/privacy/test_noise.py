@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from clients.privacy.noise import STD_MAX, NoNoise, SecureNoise, below_exponential
+from clients.privacy.noise import STD_MAX, NoNoise, SecureNoise, below_exponential, successes
 
 # A sound source fails one of these assertions once in about a hundred thousand runs.
 UNLIKELY = 1e-6
@@ -98,6 +98,26 @@ def test_a_comparison_at_the_limit_is_decided_by_further_digits(gamma: Fraction,
 
     assert below_exponential(word, gamma, further) is (more < rest)
     assert len(asked) == 1
+
+
+@given(st.integers(2**40, 2**64 - 1))
+def test_a_uniform_s_count_of_successes_is_its_logarithm(word: int) -> None:
+    """Away from the limits, where floating point knows as well: floor(-ln u)."""
+    exact = -math.log((word + 0.5) / 2**64)
+    if abs(exact - round(exact)) > 1e-9:
+        assert successes(word) == math.floor(exact)
+
+
+def test_a_count_of_successes_goes_on_with_the_same_digits_below_the_last_bit() -> None:
+    """All 64 bits zero: the next ones decide, and every comparison must see the same."""
+    asked: list[int] = []
+
+    def digits() -> int:
+        asked.append(len(asked))
+        return 1 << 60
+
+    assert successes(0, digits) == math.floor(-math.log(2.0**-68))
+    assert asked == [0]
 
 
 def test_seeding_every_known_generator_changes_nothing() -> None:

@@ -1,3 +1,4 @@
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -159,12 +160,16 @@ def test_an_mlp_plan_is_read_from_toml_and_has_one_hash() -> None:
     assert study.model.model_dump(mode="json") == {"family": "mlp", "hidden": [8], "activation": "tanh"}
 
 
-def test_the_example_in_the_reference_is_a_valid_plan() -> None:
+def test_the_examples_in_the_reference_are_valid_plans() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "models.md").read_text(encoding="utf-8")
-    example = page.split("```toml\n", 1)[1].split("```", 1)[0]
-    before = '[model]\nfamily = "logistic"\n'
-    study = plan_from_toml(TOML.replace(before, example), source="plan.toml")
-    assert study.model.model_dump(mode="json") == {"family": "mlp", "hidden": [64, 16], "activation": "tanh"}
+    examples = [tomllib.loads(part.split("```", 1)[0]) for part in page.split("```toml\n")[1:]]
+    families = []
+    for example in examples:
+        document = tomllib.loads(TOML, parse_float=Decimal)
+        for section, fields in example.items():
+            document[section] = {**document[section], **fields} if section == "schema" else fields
+        families.append(StudyPlan.model_validate(document).model.family)
+    assert families == ["mlp", "cnn", "logistic", "logistic"]
 
 
 @pytest.mark.parametrize(
