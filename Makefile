@@ -46,6 +46,7 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/heart_splits.py $(ARGS)
 	$(BIN)/python tests/benchmarks/privacy_on_real_data.py
 	$(BIN)/python tests/benchmarks/training_speed.py
+	$(BIN)/python tests/benchmarks/budget_ledger.py
 	$(BIN)/python tests/benchmarks/time_to_stop.py
 	$(BIN)/python tests/benchmarks/consent_registry.py
 	$(BIN)/python tests/benchmarks/bad_line.py
