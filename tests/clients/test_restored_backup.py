@@ -62,6 +62,49 @@ def test_what_a_restored_database_forgot_is_charged_from_the_log(tmp_path: Path)
         assert ash.budget.spent() == epsilon(ran, delta=Decimal("1e-5"), order=8)
 
 
+def test_two_studies_three_restarts_and_a_restored_backup_add_up(tmp_path: Path) -> None:
+    """The backup is of before both studies' second rounds; the first study waits while the second goes on."""
+    terms: dict[str, Any] = {"privacy": {"epsilon": "1.4", "cohort_noise_multiplier": "200"}, "rounds": {"count": 3}}
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    saved: list[bytes] = []
+
+    def first(closed: int) -> None:
+        one["ash"].start()
+        if closed == 1:
+            saved.append(backup(one["ash"]))
+        if closed == 2:
+            one.stop.set()
+
+    def second(closed: int) -> None:
+        if closed == 1:
+            two["ash"].start()
+        if closed == 2:
+            put_back(two["ash"], saved[0])
+            one["ash"].start()
+
+    with (
+        InMemoryStudy(folders[0], sites=2, consent_batch_s=3600, name="one", **terms) as one,
+        InMemoryStudy(folders[1], sites=2, consent_batch_s=3600, name="two", beside=one, **terms) as two,
+    ):
+        one.run(between=first)
+        two.run(between=second)
+        one.restart()
+        one.run()
+        ran = [
+            round_event(study.plan)
+            for study in (one, two)
+            for done in study.state.closed
+            if one["ash"].did in done.admitted
+        ]
+        assert [len(study.state.closed) for study in (one, two)] == [3, 3]
+        assert len(ran) in (4, 5, 6), "in the rounds right after the backup was put back ash may sit out"
+        ledger = one["ash"].budget
+        assert ledger.spent() == epsilon(ran, delta=Decimal("1e-5"), order=8)
+        assert len(ledger.charges()) == len(ran)
+
+
 def test_a_node_that_remembers_fewer_rounds_than_the_study_takes_no_part(tmp_path: Path) -> None:
     with InMemoryStudy(tmp_path, sites=2) as study:
         ash = study["ash"]
