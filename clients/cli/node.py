@@ -1,6 +1,8 @@
 """``accord node``: make an institution's node, join a study, run, see where it stands."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +14,7 @@ from clients.node import (
     membership_of,
     open_node_folder,
 )
+from clients.privacy.budget import BudgetLedger
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import is_running, last_status, running
 from federation.coordinator.history import system_clock
@@ -22,6 +25,10 @@ from federation.rules.replay import begin, replay
 from federation.rules.study import open_plan
 from federation.settings import make_settings
 from federation.storage.database import write
+
+if TYPE_CHECKING:
+    from clients.node import Node
+    from federation.cli.figures import Sample
 
 app = group("Run an institution's node: it joins a study by invitation and trains where the data is.")
 
@@ -122,6 +129,7 @@ def run(
     membership = opened.membership(study)
     with running(opened.files, opened.settings) as party:
         from clients.node import Node
+        from federation.cli.health import health
         from federation.network.host import Libp2pHost
 
         coordinator = PublicKey.from_did(membership.coordinator)
@@ -141,9 +149,21 @@ def run(
                 )
             )
             note(f"{membership.site} takes part in {membership.study}")
-            node.run(party.stop, until_settled=until_settled, on_progress=party.show_status)
+            with health(opened.settings.health, party, partial(_figures, node, opened)):
+                node.run(party.stop, until_settled=until_settled, on_progress=party.show_status)
             party.show_status(node.status())
     emit(last_status(opened.files), as_json=as_json, text="The node has stopped; nothing is lost.")
+
+
+def _figures(node: "Node", opened: NodeFolder) -> Iterator["Sample"]:
+    """What the operators of a running node watch."""
+    from federation.cli.figures import Sample, study_figures, traffic_figures
+
+    yield from study_figures(node.witness.state, party=opened.key.public.did)
+    yield from traffic_figures()
+    budget = BudgetLedger(opened.engine, clock=system_clock)
+    yield Sample("accord_epsilon_spent", budget.spent())
+    yield Sample("accord_epsilon_lifetime", float(budget.terms.epsilon))
 
 
 @app.command()

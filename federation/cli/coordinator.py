@@ -1,6 +1,8 @@
 """``accord coordinator``: make a coordinator, run it, see where it stands."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,6 +10,10 @@ from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
 from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator
 from federation.settings import make_settings
+
+if TYPE_CHECKING:
+    from federation.cli.figures import Sample
+    from federation.coordinator.history import StudyHistory
 
 app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
 
@@ -145,6 +151,7 @@ def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
 
 
 def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_settled: bool, seed: int) -> None:
+    from federation.cli.health import health
     from federation.coordinator.membership import Membership
     from federation.coordinator.service import StudyParts, StudyService
     from federation.network.host import Libp2pHost
@@ -176,5 +183,14 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
         service.serve()
         party.show_address(host.addresses())
         note(f"Coordinator of {study} at {address_of(opened)}")
-        service.run(until_settled=until_settled)
+        figures = partial(_figures, history)
+        with health(opened.settings.health, party, figures):
+            service.run(until_settled=until_settled)
         party.show_status(service.status())
+
+
+def _figures(history: "StudyHistory") -> Iterator["Sample"]:
+    from federation.cli.figures import study_figures, traffic_figures
+
+    yield from study_figures(history.state)
+    yield from traffic_figures()

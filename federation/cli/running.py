@@ -8,8 +8,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,22 @@ class RunningParty:
 
     files: PartyFolder
     stop: threading.Event = field(default_factory=threading.Event)
+    status: dict[str, Any] = field(default_factory=dict)
     _last: str = ""
+    _shown_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the party's loop showed its status."""
+        return time.monotonic() - self._shown_at
 
     def show_address(self, addresses: tuple[str, ...]) -> None:
         """Write where this party can be dialled."""
         _replace(self.files.run / "address", "\n".join(addresses) + "\n")
 
     def show_status(self, status: dict[str, Any]) -> None:
-        """Write the status, if it changed."""
+        """Write the status, if it changed; the loop tells it whenever it goes round."""
+        self.status, self._shown_at = status, time.monotonic()
         text = json.dumps(status, indent=1, ensure_ascii=False, default=str)
         if text != self._last:
             _replace(self.files.run / "status.json", text)
@@ -61,7 +71,7 @@ def running(files: PartyFolder, settings: PartySettings) -> Iterator[RunningPart
         handlers = {
             number: signal.signal(number, lambda *_: party.stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
         }
-        _log_to(files.log, settings.log_level)
+        _log_to(files.log, settings)
         try:
             yield party
         finally:
@@ -110,15 +120,33 @@ def free_port(listen: str) -> str:
         return f"{head}/tcp/{probe.getsockname()[1]}"
 
 
-def _log_to(path: Path, level: str) -> None:
+class _JsonLines(logging.Formatter):
+    """One JSON document a line, for a collector of logs."""
+
+    def __init__(self, party: str) -> None:
+        super().__init__()
+        self._party = party
+
+    def format(self, record: logging.LogRecord) -> str:
+        """``at`` (UTC), ``level``, ``logger``, ``party``, ``message``, and ``trace`` after a failure."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        document = {"at": at, "level": record.levelname.lower(), "logger": record.name, "party": self._party}
+        document["message"] = record.getMessage()
+        if record.exc_info:
+            document["trace"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False)
+
+
+def _log_to(path: Path, settings: PartySettings) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    as_text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines(settings.name) if settings.log_format == "json" else as_text)
     path.chmod(0o600)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    root.setLevel(settings.log_level.upper())
 
 
 def _replace(path: Path, text: str) -> None:

@@ -60,6 +60,7 @@ class RoundRunner:
         blobs: models and updates.
         valuer: seals each round's value table.
         stop: ends every wait.
+        on_turn: called again and again while answers are awaited.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RoundRunner:
         blobs: BlobStore,
         valuer: Valuer,
         stop: threading.Event,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._history = history
         self._exchange = exchange
@@ -80,6 +82,7 @@ class RoundRunner:
         self._blobs = blobs
         self._valuer = valuer
         self._stop = stop
+        self._on_turn = on_turn
 
     def open(self) -> None:
         """Append the next round's opening."""
@@ -250,6 +253,7 @@ class RoundRunner:
             missing = wanted()
             if not missing:
                 return
+            self._on_turn()
             there = self._exchange.connected()
             due = [
                 party

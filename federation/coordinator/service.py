@@ -42,6 +42,7 @@ from .witnessing import Witnessing
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.1
+_TURN_S = 1.0
 _COSIGN_AGAIN_S = 2.0
 _GRACE_S = 5.0
 
@@ -86,7 +87,9 @@ class StudyService:
             blobs=parts.blobs,
             valuer=self._valuer,
             stop=parts.stop,
+            on_turn=self._turn,
         )
+        self._turned_at = 0.0
         self._quorum_since: float | None = None
         self._cosigned_at = 0.0
 
@@ -139,6 +142,12 @@ class StudyService:
             "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
             "settled": state.settled,
         }
+
+    def _turn(self) -> None:
+        """Tell the status while a round waits for answers, at most once a second."""
+        if time.monotonic() - self._turned_at >= _TURN_S:
+            self._turned_at = time.monotonic()
+            self._on_progress(self.status())
 
     def _step(self) -> bool:
         """Do the next thing; False when there is only waiting left."""

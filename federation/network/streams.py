@@ -14,6 +14,7 @@ from libp2p.peer.id import ID
 
 from federation.errors import AccordError, UnavailableError
 from federation.network.frames import PIECE_BYTES, SHORT_PIECE_BYTES, FrameReader, pieces
+from federation.network.traffic import TRAFFIC
 from federation.rules.keys import PublicKey
 
 _CLEAN_UP_S_MAX: Final = 1.0
@@ -76,6 +77,7 @@ async def write_frame(stream: INetStream, payload: bytes) -> None:
     for piece in pieces(payload, bytes_max):
         await stream.write(piece)
         written += len(piece)
+        TRAFFIC.sent += len(piece)
 
 
 async def read_frame(stream: INetStream, max_bytes: int, *, idle_s_max: float = float("inf")) -> bytes:
@@ -95,6 +97,7 @@ async def _fill(reader: FrameReader, stream: INetStream, *, idle_s_max: float = 
     while reader.wanted:
         with trio.fail_after(idle_s_max):
             data = await stream.read(reader.wanted)
+        TRAFFIC.received += len(data)
         reader.feed(data)
 
 

@@ -5,6 +5,8 @@ Folders are prepared through the same functions that the commands call; what run
 where it is meant, and every process that was started here is ended here, by its id.
 """
 
+import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -111,6 +113,7 @@ class Parties:
         self.envelope = publish(self.coordinator, self.plan)
         self.history = self.coordinator.history(self.plan.study_id)
         self.nodes: dict[str, NodeFolder] = {site: self._node(site) for site in self.SITES}
+        self.health = {name: self._health(name) for name in ("coordinator", "ash")}
         self.processes: dict[str, Process] = {}
         self._entries: list[Entry] = []
 
@@ -175,6 +178,19 @@ class Parties:
                 why = f"{ended} ended" if ended else f"{timeout_s} s are over"
                 raise AssertionError(f"waiting for {what}: {why}\n{self._what_they_say()}")
             time.sleep(POLL_S)
+
+    def _health(self, name: str) -> str:
+        """Let a party show its health; where."""
+        address = f"127.0.0.1:{free_port('/ip4/127.0.0.1/tcp/0').rpartition('/')[2]}"
+        settings = self.folder / name / "accord.toml"
+        settings.write_text(settings.read_text("utf-8").replace('health = ""', f'health = "{address}"'), "utf-8")
+        return address
+
+    def asked(self, name: str, path: str) -> str:
+        """What a running party answers on ``/healthz`` or ``/metrics``."""
+        with contextlib.closing(http.client.HTTPConnection(self.health[name], timeout=10)) as line:
+            line.request("GET", path)
+            return line.getresponse().read().decode("utf-8")
 
     def _what_they_say(self) -> str:
         paths = sorted([*self.folder.glob("*/party.log"), *self.folder.glob("*.out")])

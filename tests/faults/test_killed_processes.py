@@ -1,12 +1,15 @@
 """One small study of real processes, in which a node and then the coordinator are killed in the middle of a round."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from parties_on_loopback import Parties
+from prometheus_client.parser import text_string_to_metric_families
 from study_in_memory import key_of
 
 from clients.privacy.budget import State
@@ -39,6 +42,8 @@ class Story:
     in_round_at_kill: int | None = None
     stranger: dict[str, AccordError | None] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
+    healthy: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +70,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             alive=("coordinator", "ash", "birch"),
         )
         parties.start("cedar")
+
+        told.healthy = {name: json.loads(parties.asked(name, "/healthz")) for name in parties.health}
+        told.figures = {name: parties.asked(name, "/metrics") for name in parties.health}
 
         # Round 2: the coordinator dies when the first commitment is in its log. Cedar still loads torch.
         parties.wait_for(
@@ -96,6 +104,29 @@ def try_the_doors(parties: Parties) -> dict[str, AccordError | None]:
             else:
                 heard[protocol] = None
     return heard
+
+
+def test_running_parties_show_their_health_and_figures(story: Story) -> None:
+    """Asked while round 1 waits for the node that was killed."""
+    assert {name: said["healthy"] for name, said in story.healthy.items()} == {"coordinator": True, "ash": True}
+    assert story.healthy["ash"]["connected"] is True
+    found = {
+        name: {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if not sample.labels
+        }
+        for name, text in story.figures.items()
+    }
+    assert found["ash"]["accord_connected"] == 1
+    assert found["ash"]["accord_epsilon_spent"] > 0
+    assert found["ash"]["accord_epsilon_lifetime"] == 3
+    for figures in found.values():
+        assert figures["accord_sent_bytes_total"] > 1000
+        assert figures["accord_received_bytes_total"] > 1000
+    assert found["coordinator"]["accord_round"] == 1
+    assert "p00" not in "".join(story.figures.values()), "nobody is in it"
 
 
 def test_every_process_ends_by_itself_when_the_study_is_settled(story: Story) -> None:

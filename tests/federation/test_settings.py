@@ -66,7 +66,7 @@ def test_the_environment_wins_for_what_belongs_to_a_machine(tmp_path: Path) -> N
 
 def test_no_variable_reaches_the_privacy_budget(tmp_path: Path) -> None:
     create_settings(tmp_path, NODE)
-    machine = {"listen", "announce", "log_level"}
+    machine = {"listen", "announce", "log_level", "log_format", "health"}
     environ = {f"ACCORD_{name.upper()}": "7" for name in PartySettings.model_fields if name not in machine}
     settings = load_settings(tmp_path, environ)
     assert (settings.lifetime_epsilon, settings.renyi_order) == (Decimal(3), 8)
@@ -81,6 +81,9 @@ def test_no_variable_reaches_the_privacy_budget(tmp_path: Path) -> None:
         ('listen = "localhost:80"', "listen"),
         ("noise = false", "noise"),
         ('log_level = "loud"', "log_level"),
+        ('log_format = "xml"', "log_format"),
+        ('health = "9108"', "health"),
+        ('health = "0.0.0.0:x"', "health"),
         ('consent_database = "consent.db"', "consent_database"),
         ('consent_database = "mysql://accord@localhost/consent"', "consent_database"),
         ("version = 2", "version"),
