@@ -23,12 +23,15 @@ Multiaddress = Annotated[
 
 HostAndPort = Annotated[str, StringConstraints(pattern=r"^$|^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):[0-9]{1,5}$")]
 
+# As `DatabaseUrl`, without what a TOML string would have to escape.
+ProxyUrl = Annotated[str, StringConstraints(pattern=r"^$|^http://[!#-\[\]-~]{1,500}$")]
+
 # Printable, without the characters that a TOML string would have to escape.
 DatabaseUrl = Annotated[
     str, StringConstraints(pattern=r"^$|^postgres(ql)?(\+psycopg)?://[!#-\[\]-~]{1,2000}$", max_length=2048)
 ]
 
-_FROM_ENVIRONMENT: Final = ("listen", "announce", "log_level", "log_format", "health", "request_timeout_s")
+_FROM_ENVIRONMENT: Final = ("listen", "announce", "log_level", "log_format", "health", "proxy", "request_timeout_s")
 _FILE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -45,6 +48,7 @@ class PartySettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     health: HostAndPort = ""
+    proxy: ProxyUrl = ""
     request_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 30
     lifetime_epsilon: Annotated[Number, Field(gt=0, le=8)] = Decimal(3)
     lifetime_delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("1e-5")

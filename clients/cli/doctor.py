@@ -76,9 +76,11 @@ def examine(opened: NodeFolder, plan_file: Path | None) -> "list[Finding]":
 
 def _exchange(opened: NodeFolder, membership: StudyMembership) -> Any:
     from federation.network.host import Libp2pHost
+    from federation.network.tunnel import proxy_of
 
     coordinator = PublicKey.from_did(membership.coordinator)
-    return Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator)
+    proxy = proxy_of(opened.settings.proxy) if opened.settings.proxy else None
+    return Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator, proxy=proxy)
 
 
 def _membership(opened: NodeFolder) -> StudyMembership | None:

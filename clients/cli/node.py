@@ -93,10 +93,12 @@ def join(
     """
     from clients.node import join as join_study
     from federation.network.host import Libp2pHost
+    from federation.network.tunnel import proxy_of
 
     opened = open_node_folder(folder)
     invited = parse_invitation(invitation)
-    with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == invited.coordinator) as host:
+    proxy = proxy_of(opened.settings.proxy) if opened.settings.proxy else None
+    with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == invited.coordinator, proxy=proxy) as host:
         plan, envelope = join_study(host, invited)
     opened.blobs.put(envelope)  # the log's first entry names it: with it the replica can be read by itself
     with write(opened.engine) as session:
@@ -131,9 +133,11 @@ def run(
         from clients.node import Node
         from federation.cli.health import health
         from federation.network.host import Libp2pHost
+        from federation.network.tunnel import proxy_of
 
         coordinator = PublicKey.from_did(membership.coordinator)
-        with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator) as host:
+        proxy = proxy_of(opened.settings.proxy) if opened.settings.proxy else None
+        with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator, proxy=proxy) as host:
             node = Node(
                 NodeParts(
                     key=opened.key,

@@ -87,7 +87,7 @@ def network(
         clock: the time.
         connect: makes this node's end of the network; it is closed here.
     """
-    found = reach(membership.address)
+    found = reach(membership.address, proxy=opened.settings.proxy)
     if findings.worst(found) is Level.FAILED:
         return found, None
     coordinator = PublicKey.from_did(membership.coordinator)

@@ -16,6 +16,7 @@ from typing import Final
 from cryptography import x509
 
 from clients.doctor.findings import Finding, Level
+from federation.errors import AccordError
 
 _ADDRESS: Final = re.compile(
     r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(/p2p/.*)?"
@@ -44,16 +45,19 @@ def target_of(address: str) -> Target | None:
     return Target(found["host"], int(found["port"]), named=family.startswith("dns"), ipv6=family.endswith("6"))
 
 
-def reach(address: str, environ: Mapping[str, str] | None = None) -> list[Finding]:
+def reach(address: str, environ: Mapping[str, str] | None = None, *, proxy: str = "") -> list[Finding]:
     """Look up the name, knock at the port, listen for the greeting; stops at the first step that fails.
 
     Args:
         address: the coordinator's multiaddress.
         environ: where proxy variables are looked for; None takes the process's own.
+        proxy: the web proxy of the settings; empty: none.
     """
     target = target_of(address)
     if target is None:
         return [_failed("address", f"{address[:200]} is not a TCP address.", "Ask the coordinator for an invitation.")]
+    if proxy:
+        return _through(proxy, target)
     proxied = _proxy(os.environ if environ is None else environ)
     found = [] if proxied is None else [proxied]
     family = socket.AF_INET6 if target.ipv6 else socket.AF_INET
@@ -68,6 +72,26 @@ def reach(address: str, environ: Mapping[str, str] | None = None) -> list[Findin
         seen = f"{target.host} is {places[0][4][0]} (found in {took_s * 1000:.0f} ms)."
         found.append(Finding("name", Level.OK, seen, figures={"lookup_s": took_s}))
     return [*found, *_knock(target, family, (str(places[0][4][0]), target.port))]
+
+
+def _through(url: str, target: Target) -> list[Finding]:
+    """The same by way of a web proxy, which looks the name up and knocks for us."""
+    from federation.network.tunnel import greeting_through, proxy_of  # loads the network, which takes a second
+
+    where, began = f"{target.host} port {target.port}", time.monotonic()
+    try:
+        proxy = proxy_of(url)
+        heard = greeting_through(proxy, target.host, target.port, greeting=_GREETING)
+    except AccordError as error:
+        return [_failed("proxy", error.message, error.remedy)]
+    took_s = time.monotonic() - began
+    seen = f"The proxy {proxy} lets this node out to {where}, which answers after {took_s * 1000:.0f} ms."
+    found = Finding("proxy", Level.OK, seen, figures={"connect_s": took_s})
+    if heard == _GREETING:
+        return [found, Finding("greeting", Level.OK, "A libp2p peer answers; nothing between rewrites the connection.")]
+    remedy = f"The proxy changes what it carries, or another program listens at {where}: ask whoever runs the proxy."
+    what = "something else" if heard else "nothing"
+    return [found, _failed("greeting", f"At {where} {what} is heard where a libp2p peer would greet.", remedy)]
 
 
 def _knock(target: Target, family: socket.AddressFamily, place: tuple[str, int]) -> list[Finding]:
@@ -141,7 +165,7 @@ def _proxy(environ: Mapping[str, str]) -> Finding | None:
     if name is None:
         return None
     seen = f"{name} is set; Accord's connection does not go through it, but straight to the coordinator."
-    return Finding("proxy", Level.OK, seen)
+    return Finding("proxy", Level.OK, seen, 'If only the proxy is let out: proxy = "http://HOST:PORT" in accord.toml.')
 
 
 def _failed(check: str, seen: str, remedy: str) -> Finding:

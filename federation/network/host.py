@@ -34,6 +34,7 @@ from federation.network.liveness import BEAT_S, BEAT_S_MAX, HEARTBEAT, SEVER_S, 
 from federation.network.reception import Reception, Service, key_of
 from federation.network.transport import check_port_free, listen_address, noise_host, quiet_libp2p_logs
 from federation.network.trio_thread import TrioThread
+from federation.network.tunnel import Proxy, connect_through, destination, hand_on, local_end
 from federation.rules.keys import PrivateKey, PublicKey
 
 DIAL_S_MAX: Final = 10.0
@@ -55,6 +56,7 @@ class Libp2pHost:
         listen: ``/ip4/ADDRESS/tcp/PORT``, port 0 for the system's choice; None listens nowhere and only dials.
         announce: addresses to give out instead of the ones listened on (behind NAT or a name), without ``/p2p/``.
         allowed: the gate.
+        proxy: the web proxy that every connection goes out through; None: none.
 
     Raises:
         OperatorError: ``listen`` is malformed.
@@ -68,7 +70,10 @@ class Libp2pHost:
         listen: str | None = "/ip4/127.0.0.1/tcp/0",
         announce: tuple[str, ...] = (),
         allowed: Gate = everybody,
+        proxy: Proxy | None = None,
     ) -> None:
+        self._proxy = proxy
+        self._problems: dict[PublicKey, str] = {}
         self._key, self._public, self._allowed, self._announce = key, key.public, allowed, announce
         self._listen = None if listen is None else listen_address(listen)
         if self._listen is not None:
@@ -274,6 +279,8 @@ class Libp2pHost:
                 return
             try:
                 with trio.fail_after(timeout_s):
+                    if self._proxy is not None:
+                        target = await self._through(self._proxy, target)
                     await network.dial_addr(target, streams.peer_id_of(peer))
             except trio.TooSlowError:
                 raise streams.silent(peer, f"{target} took longer than {timeout_s:g} s") from None
@@ -281,6 +288,14 @@ class Libp2pHost:
                 raise
             except Exception as error:
                 raise streams.silent(peer, f"nobody with this key answers at {target}") from error
+
+    async def _through(self, proxy: Proxy, target: Multiaddr) -> Multiaddr:
+        """Where to dial on this machine to come out at ``target``, by way of the proxy."""
+        host, port = destination(str(target))
+        far, rest = await connect_through(proxy, host, port)
+        listener, near = await local_end()
+        self._loop.start(hand_on, listener, far, rest)
+        return near
 
     async def _link(self, peer: PublicKey, target: Multiaddr | None) -> None:
         """Send heartbeats to ``peer`` while it answers; with a ``target``, dial it again and again when it does not."""
@@ -296,10 +311,13 @@ class Libp2pHost:
                     try:
                         if target is not None:
                             await self._dial(peer, target, DIAL_S_MAX)
+                        self._problems.pop(peer, None)
                         if await self._beat(peer):
                             pause_s = _PAUSE_S
                     except UnavailableError as error:
-                        logger.debug("%s", error.message)
+                        if self._problems.get(peer) != error.message:
+                            logger.warning("%s %s", error.message, error.remedy)
+                        self._problems[peer] = error.message
                     if target is None:
                         return
                     await trio.sleep(pause_s * (0.5 + secrets.randbelow(1000) / 1000))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hand_made import make_node
+from web_proxy import web_proxy
 
 from clients.node import open_node_folder
 from clients.privacy.budget import BudgetLedger
@@ -13,6 +14,7 @@ from federation.cli.main import main
 from federation.cli.running import running
 from federation.coordinator.folder import open_coordinator
 from federation.coordinator.history import system_clock
+from federation.coordinator.membership import invite
 from federation.settings import PartyFolder, load_settings
 
 Output = pytest.CaptureFixture[str]
@@ -85,6 +87,23 @@ def test_joining_fetches_the_plan_and_agrees_to_nothing(open_registry: Path, tmp
     status = answer(capsys, "node", "status", "--dir", node)
     assert (status["agreement"], status["running"], status["rounds"]) == ("invited", False, 5)
     assert "accord agreement sign" in status["awaited"]
+
+
+def test_a_node_behind_a_firewall_joins_through_its_proxy_alone(
+    open_registry: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator's name is known to the proxy only, so that no direct way exists."""
+    node, opened = make_node(tmp_path, "ward"), open_coordinator(open_registry)
+    port = opened.settings.listen.rsplit("/", 1)[-1]
+    address = f"/dns4/study.invalid/tcp/{port}/p2p/{opened.key.public.peer_id}"
+    text = str(invite(opened.engine, study=opened.plan(None)[0].study_id, site="ward", address=address))
+    refused(capsys, 7, "node", "join", text, "--dir", node)
+    with web_proxy(names={"study.invalid": "127.0.0.1"}, password="ward:secret") as proxy:
+        monkeypatch.setenv("ACCORD_PROXY", f"http://127.0.0.1:{proxy.port}")
+        assert "USER:PASSWORD" in refused(capsys, 7, "node", "join", text, "--dir", node)
+        monkeypatch.setenv("ACCORD_PROXY", f"http://ward:secret@127.0.0.1:{proxy.port}")
+        assert answer(capsys, "node", "join", text, "--dir", node)["site"] == "ward"
+        assert f"study.invalid:{port}" in proxy.asked
 
 
 def test_an_invitation_is_for_one_institution(open_registry: Path, tmp_path: Path, capsys: Output) -> None:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from web_proxy import web_proxy
 
 from clients.doctor.findings import Level
 from clients.doctor.reach import reach, target_of
@@ -104,6 +105,23 @@ def test_a_proxy_variable_is_mentioned_and_harmless() -> None:
     with Libp2pHost(PrivateKey(bytes(32))) as host:
         found = reach(host.addresses()[0], {"HTTPS_PROXY": "http://proxy:3128"})
     assert (found[0].check, found[0].level) == ("proxy", Level.OK)
+
+
+def test_through_a_proxy_the_name_is_its_business_and_its_refusal_is_quoted() -> None:
+    with Libp2pHost(PrivateKey(bytes(32))) as host, web_proxy(names={"study.invalid": "127.0.0.1"}) as proxy:
+        address = host.addresses()[0].replace("/ip4/127.0.0.1", "/dns4/study.invalid")
+        url = f"http://127.0.0.1:{proxy.port}"
+        assert [(found.check, found.level) for found in reach(address, {}, proxy=url)] == [
+            ("proxy", Level.OK),
+            ("greeting", Level.OK),
+        ]
+        proxy.answer = b"HTTP/1.1 403 Forbidden\r\n\r\n"
+        (found,) = reach(address, {}, proxy=url)
+        assert (found.check, found.level, found.network) == ("proxy", Level.FAILED, True)
+        assert "allow CONNECT to study.invalid" in found.remedy
+        proxy.answer = b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 400 Bad Request\r\n"
+        assert reach(address, {}, proxy=url)[-1].check == "greeting"
+        assert reach(address, {}, proxy=url)[-1].level is Level.FAILED
 
 
 @pytest.mark.parametrize("address", ["", "/ip4/1.2.3.4/udp/5", "/ip4/1.2.3.4", "x" * 5000])
