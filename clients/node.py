@@ -358,6 +358,7 @@ class Node:
             "log_size": state.size,
             "settled": state.settled,
             "problem": self._problem,
+            "line": self._parts.exchange.trouble(self._coordinator),
             "consent_log": self._consent_log.problems,
         }
 

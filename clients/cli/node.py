@@ -207,6 +207,7 @@ def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
         "rounds": plan.rounds.count,
         "settled": live.get("settled", seen.settled),
         "problem": live.get("problem", ""),
+        "line": "" if live.get("connected") else live.get("line", ""),
         "consent_log": live.get("consent_log", {}),
     }
     return data | {"awaited": _awaited(data, signed=bool(membership.agreement))}
@@ -222,7 +223,7 @@ def _awaited(data: dict[str, Any], *, signed: bool) -> str:
     if data["problem"]:
         return f"you: {data['problem']}"
     if not data["connected"]:
-        return "the coordinator: it does not answer; the node keeps trying"
+        return f"the coordinator: {data['line'] or 'it does not answer.'} The node keeps trying."
     return "nobody: the study is settled" if data["settled"] else "the coordinator: the next step of the study"
 
 

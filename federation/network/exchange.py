@@ -95,6 +95,10 @@ class Exchange(Protocol):
         """The allowed peers that were heard from in the last seconds."""
         ...
 
+    def trouble(self, peer: PublicKey) -> str:
+        """Why ``peer``, which is to be kept connected, could not be reached last, and what to do; empty: it could."""
+        ...
+
     def disconnect(self, peer: PublicKey) -> None:
         """Close the connection to ``peer``, and stop redialling it. No error if there is none."""
         ...

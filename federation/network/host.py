@@ -73,7 +73,7 @@ class Libp2pHost:
         proxy: Proxy | None = None,
     ) -> None:
         self._proxy = proxy
-        self._problems: dict[PublicKey, str] = {}
+        self._troubles: dict[PublicKey, str] = {}
         self._key, self._public, self._allowed, self._announce = key, key.public, allowed, announce
         self._listen = None if listen is None else listen_address(listen)
         if self._listen is not None:
@@ -152,6 +152,10 @@ class Libp2pHost:
         there = {str(peer_id) for peer_id in list(host.get_network().connections)}
         alive = self._liveness.alive(time.monotonic())
         return frozenset(peer for peer in alive if peer.peer_id in there and self._allowed(peer))
+
+    def trouble(self, peer: PublicKey) -> str:
+        """See :meth:`Exchange.trouble`."""
+        return self._troubles.get(peer, "")
 
     def disconnect(self, peer: PublicKey) -> None:
         """See :meth:`Exchange.disconnect`."""
@@ -311,13 +315,14 @@ class Libp2pHost:
                     try:
                         if target is not None:
                             await self._dial(peer, target, DIAL_S_MAX)
-                        self._problems.pop(peer, None)
+                        self._troubles.pop(peer, None)
                         if await self._beat(peer):
                             pause_s = _PAUSE_S
                     except UnavailableError as error:
-                        if self._problems.get(peer) != error.message:
-                            logger.warning("%s %s", error.message, error.remedy)
-                        self._problems[peer] = error.message
+                        trouble = f"{error.message} {error.remedy}"
+                        if self._troubles.get(peer) != trouble:
+                            logger.warning("%s", trouble)
+                        self._troubles[peer] = trouble
                     if target is None:
                         return
                     await trio.sleep(pause_s * (0.5 + secrets.randbelow(1000) / 1000))

@@ -209,6 +209,10 @@ class MemoryExchange:
         """See :meth:`Exchange.connected`."""
         return frozenset(peer for peer in self._network.linked(self._public) if self._allowed(peer))
 
+    def trouble(self, peer: PublicKey) -> str:  # noqa: ARG002 -- the port's signature; nothing is in the way in memory
+        """See :meth:`Exchange.trouble`."""
+        return ""
+
     def disconnect(self, peer: PublicKey) -> None:
         """See :meth:`Exchange.disconnect`."""
         self._network.unlink(self._public, peer)

@@ -1,7 +1,8 @@
 """Out through a web proxy: a live pair of hosts, what proxies say when they refuse, and answers that are no answers."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -102,6 +103,28 @@ def test_what_comes_with_the_answer_belongs_to_the_connection(coordinator: Libp2
     with web_proxy(answer=answer) as running:
         _stream, rest = trio.run(connect_through, Proxy("127.0.0.1", running.port), "x", 1)
         assert rest == greeting
+
+
+def test_a_node_that_keeps_trying_says_what_is_in_the_way_and_gets_through_when_it_is_gone(
+    coordinator: Libp2pHost,
+) -> None:
+    with (
+        web_proxy(names={NAME: "127.0.0.1"}, answer=b"HTTP/1.1 403 Forbidden\r\n\r\n") as proxy,
+        Libp2pHost(NODE, listen=None, proxy=Proxy("127.0.0.1", proxy.port)) as node,
+    ):
+        peer = node.keep_connected(named(coordinator))
+        wait_until(lambda: "forbids CONNECT" in node.trouble(peer))
+        assert "allow CONNECT" in node.trouble(peer)
+        proxy.answer = None
+        wait_until(lambda: peer in node.connected())
+        assert node.trouble(peer) == ""
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_somebody_else_behind_the_proxy_is_not_the_coordinator() -> None:
