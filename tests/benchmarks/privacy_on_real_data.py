@@ -82,8 +82,8 @@ EXPERIMENTS = {
     ),
     "reviews": Experiment(
         lambda folder: (reviews(folder), auc_or_nan),
-        10,
-        {"8": Recipe(40, "8", "0.5"), "3": Recipe(30, "8", "0.5"), "1": Recipe(20, "8", "0.5")},
+        6,
+        {"8": Recipe(60, "4", "0.5"), "3": Recipe(60, "4", "0.5"), "1": Recipe(15, "16", "0.3")},
         {"8": Recipe(20, "8", "0.5"), "3": Recipe(20, "8", "0.5"), "1": Recipe(20, "8", "0.5")},
     ),
     "gusto-centres": Experiment(
