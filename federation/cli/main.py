@@ -37,6 +37,7 @@ SUMMARIES: Final = {
     "budget": "See how much privacy is spent, and how much is left.",
     "privacy": "Audit the node's own privacy; see what attacks could learn.",
     "rewards": "Read what a party earned, and why.",
+    "value": "See why a site earned what it earned, in words and a picture.",
     "log": "Verify an exported study offline; look into its log.",
 }
 
@@ -46,6 +47,7 @@ _EXTRAS: Final = {
     "libp2p": "coordinator",
     "multiaddr": "coordinator",
     "trio": "coordinator",
+    "prometheus_client": "coordinator",
     "opacus": "node",
     "torch": "node",
     "jinja2": "demo",

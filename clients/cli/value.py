@@ -1,0 +1,159 @@
+"""``accord value explain``: in words and a picture, why a site earned what it earned."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from federation.cli.output import JsonOption, emit, group
+from federation.errors import OperatorError
+from federation.rules.instant import format_instant
+from federation.rules.statements import METHOD_WORDS, in_credits, whole_of
+
+app = group("See why a site's contributions were worth what they were worth.")
+
+_SMALL: Final = 5e-7
+"""Values below half of the last digit shown count as nothing."""
+
+
+@app.callback()
+def value() -> None:
+    """See why a site's contributions were worth what they were worth."""
+
+
+@app.command()
+def explain(
+    site: Annotated[str, typer.Argument(help="The institution's short name, as reports show it.")],
+    folder: Annotated[
+        Path,
+        typer.Option("--dir", envvar="ACCORD_DIR", help="A coordinator's or a node's folder, or an exported study."),
+    ],
+    study: Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write a page with a picture to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell from the verified log why a site earned what it earned: round by round, and from value to payment.
+
+    Example: accord value explain cleveland --dir heart-export --out cleveland.html
+    """
+    from federation.coordinator.statement import statement_of
+
+    data = statement_of(folder, site=site, study=study).data
+    steps = why(data)
+    if out is not None:
+        try:
+            out.write_text(_page(data, steps), encoding="utf-8")
+        except OSError as error:
+            raise OperatorError(f"{out} cannot be written: {error.strerror}.", remedy="Give another --out.") from error
+    shown = {"study": data["study"], "site": site, "why": list(steps), "rounds": data["rounds"]}
+    page = [] if out is None else ["", f"Page: {out}"]
+    text = "\n".join([f"Why {site} earned {in_credits(data['reward_microcredits'])} in {data['study']}", ""])
+    lines = [f"{number}. {step}" for number, step in enumerate(steps, start=1)]
+    emit(
+        shown | ({} if out is None else {"page": str(out)}),
+        as_json=as_json,
+        text="\n".join([text, *lines, *page]),
+    )
+
+
+def why(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The reasons, one sentence or two each, from a statement's data (``Statement.to_json``)."""
+    rounds = data["rounds"]
+    counted = [each for each in rounds if each["admitted"]]
+    gains = [each for each in counted if each["value"] > _SMALL]
+    losses = [each for each in counted if each["value"] < -_SMALL]
+    steps = [f"It took part in {len(counted)} of {len(rounds)} rounds.{_absent(rounds)}"]
+    if counted:
+        steps.append(
+            f"In each, everybody's updates were valued together; a site's part is {METHOD_WORDS[data['method']]}. The "
+            "measure is the log loss, in nats, on the validation rows that the sponsor committed to before the study."
+        )
+        steps.append(_rounds(gains, losses))
+        steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
+    steps.append(_payment(data))
+    return tuple(steps)
+
+
+def _absent(rounds: Sequence[Mapping[str, Any]]) -> str:
+    reasons = [f"round {each['round']}: {each['reason']}" for each in rounds if not each["admitted"] and each["reason"]]
+    return f" Not in {'; '.join(reasons)}." if reasons else ""
+
+
+def _rounds(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, Any]]) -> str:
+    parts = []
+    if gains:
+        best = max(gains, key=lambda each: each["value"])
+        total = sum(each["value"] for each in gains)
+        parts.append(
+            f"Its updates helped in {_where(gains, best)} ({best['value']:+.6f} nats, {best['value'] / total:.0%} of "
+            "all that it brought)."
+        )
+    if losses:
+        worst = min(losses, key=lambda each: each["value"])
+        parts.append(
+            f"They did harm in {_where(losses, worst)} ({worst['value']:+.6f} nats): noise, or data unlike the "
+            "validation rows."
+        )
+    return " ".join(parts) or "They changed next to nothing."
+
+
+def _offset(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, Any]]) -> str:
+    if not gains or not losses:
+        return ""
+    lost = -sum(each["value"] for each in losses)
+    return f" What rounds took away ({lost:.6f}) is offset against its own rounds alone, never against a stake."
+
+
+def _payment(data: Mapping[str, Any]) -> str:
+    pool, reward = in_credits(data["pool_microcredits"]), in_credits(data["reward_microcredits"])
+    share = f"{data['share']:.2%} of {whole_of(data['method'])}"
+    match data["outcome"]:
+        case "paid":
+            return f"That is {share}: of the pool of {pool} it earned {reward}."
+        case "below-minimum":
+            return f"That is {share}, below the plan's minimum: it earned nothing, and its part of {pool} was burned."
+        case "no-positive-value":
+            return f"Of the pool of {pool} only positive values have a share: it earned nothing, and owes nothing."
+        case _:
+            return f"Without an admitted update there is no share of the pool of {pool}: it earned nothing."
+
+
+def _where(rounds: Sequence[Mapping[str, Any]], most: Mapping[str, Any]) -> str:
+    return f"round {most['round']}" if len(rounds) == 1 else f"{len(rounds)} rounds, most in round {most['round']}"
+
+
+def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
+    """The page: the reasons, and the values as a waterfall from round to round."""
+    from clients.pages.page import render
+    from clients.pages.pictures import BAD, GOOD, GRID, INK, MUTED, Axes, picture
+
+    rounds = data["rounds"]
+    values = [each["value"] for each in rounds]
+
+    def draw(axes: Axes, narrow: bool) -> None:
+        level = 0.0
+        for place, each in enumerate(values, start=1):
+            axes.bar(place, each, bottom=level, width=0.72, color=GOOD if each >= 0 else BAD, linewidth=0)
+            axes.plot([place - 0.36, place + 1.36], [level + each] * 2, color=MUTED, linewidth=0.8)
+            level += each
+        axes.bar(len(values) + 1, level, width=0.72, color=INK, linewidth=0)
+        axes.axhline(0, color=INK, linewidth=1)
+        every = max(1, len(values) // (6 if narrow else 15))
+        ticks = list(range(1, len(values) + 1 - (every > 1), every))
+        axes.set_xticks([*ticks, len(values) + 1], [*map(str, ticks), "study"])
+        axes.set_xlabel("round")
+        axes.set_ylabel("nats of log loss, added up", color=MUTED)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+
+    described = f"Values of {len(values)} rounds, each added to the ones before, {sum(values):+.6f} nats in the end"
+    return render(
+        "clients.pages",
+        "value.html",
+        data=data,
+        steps=steps,
+        earned=in_credits(data["reward_microcredits"]),
+        chart=picture("waterfall", described, draw, height=3.6),
+        made_at=format_instant(datetime.now(UTC)),
+    )
