@@ -223,16 +223,21 @@ class Contribution:
             raise _DeclinedError("wrong-code", f"the plan does not approve this code, {code_hash()}", remembered=False)
 
     def _check_remembers(self, task: Task) -> None:
-        """Refuse while the study holds more of this institution's updates than its budget was charged for.
+        """Refuse, uncharged, while the study knows more of this institution than its own database: a backup.
 
-        Then a backup was put back. As soon as the study's log arrives, ``clients.participation`` charges what is
-        missing; until then nobody here knows what was spent.
+        What the budget forgot ``clients.participation`` charges as soon as the study's log arrives; until then nobody
+        here knows what was spent. What the consents forgot only a newer copy of them can tell.
         """
         study = self._plan.study_id
         charged = sum(charge.study == study and charge.counts for charge in self._budget.charges())
         if charged < task.updates:
             detail = f"the study holds {task.updates} updates, and the budget knows {charged} rounds"
             raise _DeclinedError("restored", detail, remembered=False)
+        with _asking_consents():
+            size = self._registry.checkpoint().checkpoint.size
+        if size < task.consent_size:  # withdrawals may be missing from it
+            detail = f"the study saw a consent log of {task.consent_size} entries; this one, rolled back, has {size}"
+            raise _DeclinedError("consents-unknown", detail, remembered=False)
 
     def _charge(self, number: int) -> None:
         """Reserve and start the round's whole charge."""

@@ -3,7 +3,7 @@
 Clipping each subject's gradient bounds the influence of a subject only if gradients are really separate. Opacus accepts
 modules that break this: batch normalisation with frozen affine parameters (its running statistics leak), any buffer, a
 forward pass that subtracts the batch's mean (measured: sensitivity 8.75 C instead of C). So they are refused here,
-by structure and by a probe. A probe can only falsify; what a plan may ask for today is one linear layer, built by us.
+by structure and by a probe. A probe can only falsify; what a plan may ask for are the families that we build.
 """
 
 from typing import Final

@@ -272,6 +272,16 @@ def test_a_round_that_is_over_and_left_nothing_is_refused_for_what_it_was(
     assert charge.event == happened
 
 
+def test_a_consent_log_that_is_shorter_than_the_study_saw_it_means_nobody_may_be_used_and_costs_nothing(
+    make: Make, ash: Institution, base: str
+) -> None:
+    size = ash.registry.checkpoint().checkpoint.size
+    asked = Task(round_number=1, base_model=base, consent_size=size + 1)
+    assert code(make().commit(asked)) == "consents-unknown"
+    assert ash.budget.charges() == ()
+    assert make().commit(Task(round_number=1, base_model=base, consent_size=size)).kind == "commitment"
+
+
 def test_an_update_that_cannot_be_stored_is_not_announced(make: Make, ash: Institution, base: str) -> None:
     with pytest.raises(OSError, match="no room"):
         make(blobs=FullDisk()).commit(task(base))
