@@ -222,5 +222,6 @@ def test_a_node_s_status_follows_the_log(tmp_path: Path) -> None:
             "log_size": study.log.size,
             "settled": True,
             "problem": "",
+            "line": "",
             "consent_log": {},
         }

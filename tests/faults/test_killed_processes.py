@@ -1,6 +1,7 @@
 """One small study of real processes, in which a node and then the coordinator are killed in the middle of a round."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -104,6 +105,16 @@ def try_the_doors(parties: Parties) -> dict[str, AccordError | None]:
             else:
                 heard[protocol] = None
     return heard
+
+
+def test_no_log_names_a_person_or_repeats_their_data(story: Story) -> None:
+    """Every line that any party wrote, also the dying ones: no person's name, no row of a file."""
+    logs = "".join(path.read_text("utf-8") for path in story.parties.folder.glob("*/party.log"))
+    assert "update committed" in logs
+    assert not re.search(r"\bp[0-9]{2}\b", logs)
+    rows = [row for path in story.parties.folder.glob("*.csv") for row in path.read_text("utf-8").splitlines()[1:]]
+    assert len(rows) == 180
+    assert not [row for row in rows if row.partition(",")[2] in logs]
 
 
 def test_running_parties_show_their_health_and_figures(story: Story) -> None:
