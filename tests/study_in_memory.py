@@ -44,6 +44,7 @@ from consent.registry import TABLES as CONSENT_TABLES
 from consent.rules.record import Action, Terms, build, sign_record
 from federation.coordinator.history import StudyHistory
 from federation.coordinator.membership import Membership, invite
+from federation.coordinator.pausing import paused
 from federation.coordinator.service import StudyParts, StudyService
 from federation.coordinator.tables import IssuedInvitation, PublishedPlan, ValidationSet
 from federation.network.memory import Courier, MemoryNetwork
@@ -383,6 +384,7 @@ class InMemoryStudy:
             validation=read_validation(self.plan, self.validation),
             seed=self.seed,
             stop=self.stop,
+            paused=lambda: paused(self.folder, self.plan.study_id),
         )
         self.service = StudyService(parts, on_progress=self._step)
         self.service.serve()

@@ -98,10 +98,12 @@ def address_of(opened: CoordinatorFolder) -> str:
 def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]:
     """A study's status from its log, with what the running process adds (who is connected)."""
     from federation.coordinator.membership import Membership
+    from federation.coordinator.pausing import paused
     from federation.coordinator.status import awaited, phase
 
     history = opened.history(study)
     state = history.state
+    pause = paused(opened.files.path, state.study)
     invited = Membership(opened.engine, history, b"").invited()
     alive = is_running(opened.files)
     live = last_status(opened.files) if alive else {}
@@ -111,13 +113,13 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
     there = [did for did, agreement in state.agreements.items() if agreement.site in connected]
     return {
         "study": state.study,
-        "phase": phase(state),
+        "phase": phase(state, pause),
         "round": state.round.number if state.round else len(state.closed),
         "rounds": state.plan.rounds.count,
         "log_size": state.size,
         "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
         "agreements": sorted(agreement.site for agreement in state.agreements.values()),
-        "awaited": awaited(history, invited=invited, connected=there if alive else None),
+        "awaited": awaited(history, invited=invited, connected=there if alive else None, pause=pause),
         "connected": connected,
         "problems": live.get("problems", {}),
         "settled": state.settled,
@@ -153,6 +155,7 @@ def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
 def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_settled: bool, seed: int) -> None:
     from federation.cli.health import health
     from federation.coordinator.membership import Membership
+    from federation.coordinator.pausing import paused
     from federation.coordinator.service import StudyParts, StudyService
     from federation.network.host import Libp2pHost
     from federation.rules.validation import read_validation
@@ -177,6 +180,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
                 validation=read_validation(plan, rows),
                 seed=seed,
                 stop=party.stop,
+                paused=lambda: paused(opened.files.path, study),
             ),
             on_progress=party.show_status,
         )

@@ -1,6 +1,7 @@
 """``accord study``: write a plan, check it, publish it, invite institutions, follow it, export it."""
 
 import re
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,6 +137,44 @@ def status(folder: DirOption, study: StudyOption = None, as_json: JsonOption = F
     opened = open_coordinator(folder)
     data = study_status(opened, study) | {"running": is_running(opened.files)}
     emit(data, as_json=as_json, text=status_text(data))
+
+
+@app.command()
+def pause(
+    folder: DirOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why; `status` shows it.", show_default=False)],
+    study: StudyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Open no further round until the study is resumed; the round in progress ends as it would. Nothing is lost.
+
+    Example: accord study pause --dir coordinator --reason "the ethics board asked for it"
+    """
+    from federation.coordinator.pausing import pause as note_pause
+
+    opened = open_coordinator(folder)
+    plan, _ = opened.plan(study)
+    made = note_pause(opened.files.path, plan.study_id, reason, now=datetime.now(UTC))
+    emit(
+        {"study": plan.study_id, "paused": True, "reason": made.reason, "since": made.since},
+        as_json=as_json,
+        text=f"{plan.study_id} is {made}.\nIt goes on with `accord study resume --dir {folder}`.",
+    )
+
+
+@app.command()
+def resume(folder: DirOption, study: StudyOption = None, as_json: JsonOption = False) -> None:
+    """Let a paused study go on with its next round.
+
+    Example: accord study resume --dir coordinator
+    """
+    from federation.coordinator.pausing import resume as end_pause
+
+    opened = open_coordinator(folder)
+    plan, _ = opened.plan(study)
+    before = end_pause(opened.files.path, plan.study_id)
+    said = f"{plan.study_id} goes on; it was {before}." if before else f"{plan.study_id} was not paused."
+    emit({"study": plan.study_id, "paused": False, "was_paused": before is not None}, as_json=as_json, text=said)
 
 
 @app.command()

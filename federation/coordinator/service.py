@@ -26,6 +26,7 @@ from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory, system_clock
 from .membership import Membership
+from .pausing import Pause
 from .protocols import (
     AGREEMENT,
     DOCUMENT_BYTES_MAX,
@@ -61,6 +62,7 @@ class StudyParts:
     validation: SubjectBatch
     seed: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
+    paused: Callable[[], Pause | None] = lambda: None
 
 
 class StudyService:
@@ -124,12 +126,12 @@ class StudyService:
 
     def status(self) -> dict[str, Any]:
         """Where the study stands, and who is awaited for what."""
-        state = self._history.state
+        state, pause = self._history.state, self._parts.paused()
         connected = self._parts.exchange.connected()
         names = {did: agreement.site for did, agreement in state.agreements.items()}
         return {
             "study": state.study,
-            "phase": phase(state),
+            "phase": phase(state, pause),
             "round": state.round.number if state.round else len(state.closed),
             "rounds": state.plan.rounds.count,
             "log_size": state.size,
@@ -138,6 +140,7 @@ class StudyService:
                 self._history,
                 invited=self._parts.membership.invited(),
                 connected=[peer.did for peer in connected],
+                pause=pause,
             ),
             "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
             "settled": state.settled,
@@ -163,6 +166,8 @@ class StudyService:
             return True
         if state.complete:
             return self._settle(state)
+        if self._parts.paused() is not None:
+            return False
         return self._open_round(state)
 
     def _start(self, state: StudyState) -> bool:

@@ -8,13 +8,14 @@ from federation.rules.instant import format_instant
 from federation.rules.replay import RoundState, StudyState
 
 from .history import StudyHistory
+from .pausing import Pause
 
 _RUN: Final = "running this study (`accord coordinator run`)"
 _AGREE: Final = "its agreement (`accord agreement sign`, then `accord node run` brings it)"
 _AWAY: Final = "; it is not connected"
 
 
-def phase(state: StudyState) -> str:
+def phase(state: StudyState, pause: Pause | None = None) -> str:
     """The study's phase in one word or two."""
     if state.settled:
         return "settled"
@@ -22,11 +23,17 @@ def phase(state: StudyState) -> str:
         return "gathering agreements"
     if state.round is not None:
         return "training" if state.round.phase == "open" else "collecting updates"
-    return "settling" if state.complete else "between rounds"
+    if state.complete:
+        return "settling"
+    return "between rounds" if pause is None else "paused"
 
 
 def awaited(
-    history: StudyHistory, *, invited: Mapping[str, str | None], connected: Collection[str] | None
+    history: StudyHistory,
+    *,
+    invited: Mapping[str, str | None],
+    connected: Collection[str] | None,
+    pause: Pause | None = None,
 ) -> list[dict[str, str]]:
     """Who must do something before the study goes on, and what.
 
@@ -34,6 +41,7 @@ def awaited(
         history: the study's log.
         invited: site -> did that joined with the invitation, or None.
         connected: the parties (did) that are connected now; None while the coordinator does not run.
+        pause: why no further round is opened; None: it is.
     """
     state = history.state
     if state.settled and _is_final(history):
@@ -45,6 +53,8 @@ def awaited(
         return _agreements(state, invited)
     if state.round is not None:
         return _answers(state, state.round, there)
+    if pause is not None and not state.complete:
+        return [_item("coordinator", f"the study to go on (`accord study resume`; {pause})")]
     return _cosignatures(history, there) if state.complete else _connections(state, there)
 
 

@@ -45,6 +45,18 @@ def changed(plan: Path, old: str, new: str) -> Path:
     return other
 
 
+def test_a_study_is_paused_with_a_reason_and_resumed(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ["--dir", str(registry)]
+    assert main(["study", "pause", *folder, "--reason", "the board asked", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reason"] == "the board asked"
+    assert main(["study", "resume", *folder]) == 0
+    assert "goes on; it was paused since" in capsys.readouterr().out
+    assert main(["study", "resume", *folder]) == 0
+    assert "was not paused" in capsys.readouterr().out
+    assert main(["study", "pause", *folder, "--reason", " "]) == 2
+    assert "--reason" in capsys.readouterr().err
+
+
 def test_new_commits_the_validation_rows_and_approves_this_code(registry: Path, capsys: Output) -> None:
     folder = registry.parent
     validation = folder / "validation.csv"
