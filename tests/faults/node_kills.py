@@ -50,6 +50,7 @@ from federation.rules.study import StudyPlan, open_agreement, open_plan
 from federation.storage.database import read
 
 SITE, ROUNDS, COUNT_NOISE = "ash", 400, 400
+BEFORE = "before a reservation"
 KILLS_EACH = 100
 """Kills of one folder; then a new one is made, as a chain of thousands of rows is verified at every step."""
 
@@ -217,7 +218,7 @@ class Soak:
         self.sent = Sent()
         self.moments: Counter[str] = Counter()
         self.killed = 0
-        self._longest_s = 0.0
+        self._longest_s = 0.35
 
     @staticmethod
     def _make(folder: Path, out: int) -> None:
@@ -228,14 +229,17 @@ class Soak:
         """Let the node work for a random while, kill it, look at the folder; what is wrong."""
         before = self.look() if not self.killed else self.found
         pid, reading = forked(work, self.folder)
-        time.sleep(self.chance.uniform(0.0, 0.35))
+        time.sleep(self.chance.uniform(0.0, self._longest_s))
         os.kill(pid, signal.SIGKILL)
         text, status = ended(pid, reading)
         for line in text.splitlines():
             self.sent.take(line)
         self.killed += status == -signal.SIGKILL
         self.found = self.look()
-        self.moments[self._moment(before, self.found)] += 1
+        moment = self._moment(before, self.found)
+        self.moments[moment] += 1
+        early = moment == BEFORE  # on a slow machine it has to be let live longer to get anywhere
+        self._longest_s = min(5.0, self._longest_s * 1.3) if early else max(0.2, self._longest_s / 1.3)
         wrong = violations(self.sent, self.found, self.plan, self.killed)
         return wrong if status == -signal.SIGKILL else [*wrong, f"the node ended by itself with {status}"]
 
@@ -250,7 +254,7 @@ class Soak:
     def _moment(self, before: Found, after: Found) -> str:
         """Where the node was when it died, as its disk and what it sent show it."""
         if not after.charges or after.charges == before.charges:
-            return "before a reservation"
+            return BEFORE
         number, state, _ = after.charges[-1]
         if state != "committed":
             return state
