@@ -23,16 +23,17 @@ from federation.rules.study import StudyPlan, open_agreement
 
 Ask = Callable[..., tuple[str, bytes]]
 CROWD = {"ash": 99, "birch": 99}
+TERMS: dict[str, Any] = {"rounds": {"count": 2}, "privacy": {"epsilon": "2"}}
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[InMemoryStudy]:
-    with InMemoryStudy(tmp_path, sites=2, rounds={"count": 2}, privacy={"epsilon": "2"}, people=CROWD) as made:
+    with InMemoryStudy(tmp_path, sites=2, people=CROWD, **TERMS) as made:
         made["ash"].stop()
         yield made
 
 
-def app_of(study: InMemoryStudy, *, plan: StudyPlan | None = None) -> ClientApp:
+def app_of(study: InMemoryStudy, *, plan: StudyPlan | None = None, dataset: str | None = None) -> ClientApp:
     """The node's side with the shipped noise, as a new process has it."""
     ash = study["ash"]
     agreement, _ = open_agreement(ash.parts().membership.agreement)
@@ -47,6 +48,7 @@ def app_of(study: InMemoryStudy, *, plan: StudyPlan | None = None) -> ClientApp:
         fetch=study.blobs.get,
         noise=SecureNoise(),
         clock=study.clock,
+        dataset=dataset,
     )
     return client_app(work, study=study.plan.study_id, party=ash.key.public)
 
@@ -120,7 +122,7 @@ def test_no_seed_reaches_the_noise(study: InMemoryStudy, tmp_path: Path) -> None
     """Two nodes alike in everything, asked alike: what they release has no number in common."""
     folder = tmp_path / "again"
     folder.mkdir()
-    with InMemoryStudy(folder, sites=2, people=CROWD) as other:
+    with InMemoryStudy(folder, sites=2, people=CROWD, **TERMS) as other:
         other["ash"].stop()
         updates = []
         for each in (study, other):
@@ -129,11 +131,11 @@ def test_no_seed_reaches_the_noise(study: InMemoryStudy, tmp_path: Path) -> None
     assert updates[0] != updates[1]
 
 
-def client_app_answers(study: InMemoryStudy) -> bytes:
-    """The update of round 1."""
-    app, node = app_of(study), node_id_of(study["ash"].key.public)
+def client_app_answers(study: InMemoryStudy, *, number: int = 1, dataset: str | None = None) -> bytes:
+    """The update of a round."""
+    app, node = app_of(study, dataset=dataset), node_id_of(study["ash"].key.public)
     context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
-    fields = {"study": study.plan.study_id, "round": 1, "base_model": base_of(study), "deadline": ""}
+    fields = {"study": study.plan.study_id, "round": number, "base_model": base_of(study), "deadline": ""}
     data = b""
     for kind in (TRAIN, REVEAL):
         message = task_message(
@@ -177,5 +179,6 @@ def test_the_same_people_under_another_file_s_name_have_no_second_budget(
     copy.write_bytes(ash.file.read_bytes())
     add_dataset(ash.engine, copy, subject_column="person", name="renamed", now=study.clock())
     assert ash.budget.spent() == before > 0
-    ask(round=2)
+    update, _ = open_signed(Update, client_app_answers(study, number=2, dataset="renamed"))
+    assert update.round == 2, "the renamed file was trained on"
     assert ash.budget.spent() > before

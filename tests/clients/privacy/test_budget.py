@@ -423,6 +423,8 @@ class Spending(RuleBasedStateMachine):
         if not hasattr(self, "ledger"):
             return
         assert {(c.study, c.round): (c.state, c.event) for c in self.ledger.charges()} == self.model
+        counted = [event for state, event in self.model.values() if state is not State.ABORTED]
+        assert self.ledger.spent() == pytest.approx(epsilon(counted, delta=DELTA, order=8), abs=1e-12)
         assert self.ledger.spent() <= self.cap
         with read(self.engine) as session:
             verified_rows(session, name="test")
