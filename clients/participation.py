@@ -32,8 +32,8 @@ from federation.rules.wire import plain_decimal
 from federation.storage.database import read
 
 _SPENT_DIGITS = Decimal("0.0001")
-_UNCHARGED = frozenset({"budget", "no-answer", "restored", "revoked", "wrong-code", "wrong-round"})
-"""Reasons of a refusal that is given before the round is charged, and of silence."""
+_UNCHARGED = frozenset({"budget", "consents-unknown", "no-answer", "restored", "revoked", "wrong-code", "wrong-round"})
+"""Reasons of refusals that may come before the round is charged, and with which nothing but the reason leaves."""
 
 logger = logging.getLogger(__name__)
 
@@ -167,9 +167,9 @@ class Participation:
 
 
 def spent_on(done: ClosedRound, plan: StudyPlan, party: str) -> dict[str, Any] | None:
-    """What a closed round cost an institution's people, as far as the log tells; None: nothing was read for it.
+    """What a closed round cost an institution's people, as far as the log tells; None: nothing that a charge is due for.
 
-    Where the log does not tell how far the institution came, it is the whole round.
+    A round that was refused after its charge, for any other reason than too few people, costs the whole of it.
     """
     if party not in done.participants:
         return None

@@ -15,7 +15,7 @@ from study_in_memory import InMemoryStudy, Institution
 from clients.contribution import Task
 from clients.participation import spent_on
 from clients.privacy.budget import State
-from federation.errors import PrivacyError
+from federation.errors import PrivacyError, UnavailableError
 from federation.rules.accounting import count_event, epsilon, round_event
 from federation.storage.database import database_name
 
@@ -105,6 +105,24 @@ def test_two_studies_three_restarts_and_a_restored_backup_add_up(tmp_path: Path)
         assert len(ledger.charges()) == len(ran)
 
 
+def test_a_round_that_was_refused_before_it_was_charged_is_not_charged_when_the_log_comes(tmp_path: Path) -> None:
+    """The consents are away for a moment: ash sits round 2 out, and an intact database owes nothing for it."""
+
+    def away() -> None:
+        raise UnavailableError("The consents are away.", remedy="Wait.")
+
+    def between(closed: int) -> None:
+        node = study["ash"].node
+        assert node is not None
+        node._contribution._await_grants = away if closed == 1 else lambda: None  # type: ignore[method-assign] # a fault
+
+    with InMemoryStudy(tmp_path, sites=3) as study:
+        study.run(between=between)
+        ash = study["ash"]
+        assert study.state.closed[1].refused[ash.did].startswith("consents-unknown:")
+        assert [charge.round for charge in ash.budget.charges()] == [1, 3]
+
+
 def test_a_node_that_remembers_fewer_rounds_than_the_study_takes_no_part(tmp_path: Path) -> None:
     with InMemoryStudy(tmp_path, sites=2) as study:
         ash = study["ash"]
@@ -161,6 +179,7 @@ def test_a_round_costs_what_its_reason_says(tmp_path: Path) -> None:
             "interrupted: by a crash": whole,
             "not-shown: the update did not come": whole,
             "budget: it does not fit": None,
+            "consents-unknown: the registry cannot say": None,
             "no-answer: nothing arrived": None,
             "revoked: the agreement": None,
         }
