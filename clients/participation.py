@@ -167,7 +167,7 @@ class Participation:
 
 
 def spent_on(done: ClosedRound, plan: StudyPlan, party: str) -> dict[str, Any] | None:
-    """What a closed round cost an institution's people, as far as the log tells; None: nothing that a charge is due for.
+    """What a closed round cost an institution's people, as far as the log tells; None: nothing is due for it.
 
     A round that was refused after its charge, for any other reason than too few people, costs the whole of it.
     """

@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from sqlmodel import select
 
+from clients.contribution import Contribution
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
 from clients.flower.runtime import FlowerRuntime
@@ -54,7 +55,7 @@ from federation.rules.entries import Entry, open_entry
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.replay import StudyState
-from federation.rules.study import Agreement, StudyPlan
+from federation.rules.study import Agreement, StudyPlan, open_agreement
 from federation.rules.validation import read_validation, validation_commitment
 from federation.storage.blobs import BlobStore, MemoryBlobStore
 from federation.storage.code import code_hash
@@ -257,6 +258,23 @@ class Institution:
             budget=self.budget,
             share_percent=50,
         )
+
+    def contribution(self, **changes: Any) -> Contribution:
+        """A new process's view of the same stores, without noise unless ``changes`` bring some."""
+        agreement, _ = open_agreement(self.parts().membership.agreement)
+        fields: dict[str, Any] = {
+            "plan": self.study.plan,
+            "agreement": agreement,
+            "key": self.key,
+            "engine": self.engine,
+            "registry": self.registry,
+            "participation": self.participation(),
+            "blobs": self.blobs,
+            "fetch": self.study.blobs.get,
+            "noise": NoNoise(),
+            "clock": self.study.clock,
+        }
+        return Contribution(**{**fields, **changes})
 
     def parts(self) -> NodeParts:
         """What the node runs on."""

@@ -9,7 +9,7 @@ import typer
 from clients.privacy.budget import BudgetLedger, Charge, Terms
 from clients.privacy.forecast import forecast, steps
 from clients.storage import open_institution
-from federation.cli.output import DirOption, JsonOption, emit, group
+from federation.cli.output import DirOption, JsonOption, emit, group, write_out
 from federation.errors import OperatorError, PrivacyError
 from federation.rules.accounting import EventJson
 from federation.rules.instant import format_instant
@@ -58,7 +58,7 @@ def history(directory: DirOption, out: OutOption = None, as_json: JsonOption = F
     if out is not None:
         from clients.privacy.budget_pages import history_page
 
-        _write(out, history_page(found, ledger.terms, made_at=format_instant(datetime.now(UTC))))
+        write_out(out, history_page(found, ledger.terms, made_at=format_instant(datetime.now(UTC))))
     lines = [
         f"{step.row.seq:>5}  {step.row.at}  {step.row.state:<9}  {step.epsilon:8.4f}  "
         + (f"{step.row.study} round {step.row.round}" if step.row.study else "the terms")
@@ -96,7 +96,7 @@ def simulate(
     if out is not None:
         from clients.privacy.budget_pages import forecast_page
 
-        _write(out, forecast_page(found, made_at=format_instant(datetime.now(UTC))))
+        write_out(out, forecast_page(found, made_at=format_instant(datetime.now(UTC))))
     data = found.to_json()
     emit(data | _page(out), as_json=as_json, text="\n".join([_forecast_text(data), *_named(out)]))
     return 0 if data["fits"] else PrivacyError.exit_code
@@ -110,13 +110,6 @@ def _plan(path: Path) -> StudyPlan:
     if data.lstrip().startswith(b"{"):
         return open_plan(data)[0]
     return plan_from_toml(data.decode("utf-8", "replace"), source=str(path))
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise OperatorError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another --out.") from error
 
 
 def _page(out: Path | None) -> dict[str, str]:

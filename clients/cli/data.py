@@ -11,7 +11,7 @@ from sqlmodel import select
 from clients.data.check import check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset, read_file
 from clients.storage import StudyMembership, open_institution
-from federation.cli.output import DirOption, JsonOption, emit, group, progress
+from federation.cli.output import DirOption, JsonOption, emit, group, progress, write_out
 from federation.errors import OperatorError
 from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plan_from_toml
 from federation.storage.database import read
@@ -98,7 +98,7 @@ def embed_text(
         numbers = embed(texts, on_progress=advance)
     written = with_embedding(loaded, column, numbers, name=name)
     temporary = out.with_name(out.name + ".new")
-    temporary.write_text(written, "utf-8")
+    write_out(temporary, written)
     temporary.replace(out)
     entry = f'[[schema.columns]]\ntype = "numbers"\nname = "{name}"\ncount = {DIMENSIONS}\nlow = -1\nhigh = 1'
     emit(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from clients.cli.dialling import host_of
 from clients.node import NodeFolder, open_node_folder
 from clients.storage import StudyMembership
 from federation.cli.output import DirOption, JsonOption, emit, interactive, note
@@ -65,22 +66,16 @@ def examine(opened: NodeFolder, plan_file: Path | None) -> "list[Finding]":
     elif membership is not None:
         say("measuring the line to the coordinator")
         of_line, line = examination.network(
-            opened, membership, lambda: datetime.now(UTC), lambda: _exchange(opened, membership)
+            opened,
+            membership,
+            lambda: datetime.now(UTC),
+            lambda: host_of(opened, PublicKey.from_did(membership.coordinator)),
         )
         found += of_line
     if plan is not None:
         say("timing a round on made-up rows")
         found.append(examination.round_time(plan, _cohort(membership), line))
     return found
-
-
-def _exchange(opened: NodeFolder, membership: StudyMembership) -> Any:
-    from federation.network.host import Libp2pHost
-    from federation.network.tunnel import proxy_of
-
-    coordinator = PublicKey.from_did(membership.coordinator)
-    proxy = proxy_of(opened.settings.proxy) if opened.settings.proxy else None
-    return Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator, proxy=proxy)
 
 
 def _membership(opened: NodeFolder) -> StudyMembership | None:

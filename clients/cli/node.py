@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clients.cli.dialling import host_of
 from clients.cli.doctor import doctor
 from clients.node import (
     NodeFolder,
@@ -92,13 +93,10 @@ def join(
     Example: accord node join accord1.eyJ... --dir node
     """
     from clients.node import join as join_study
-    from federation.network.host import Libp2pHost
-    from federation.network.tunnel import proxy_of
 
     opened = open_node_folder(folder)
     invited = parse_invitation(invitation)
-    proxy = proxy_of(opened.settings.proxy) if opened.settings.proxy else None
-    with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == invited.coordinator, proxy=proxy) as host:
+    with host_of(opened, invited.coordinator) as host:
         plan, envelope = join_study(host, invited)
     opened.blobs.put(envelope)  # the log's first entry names it: with it the replica can be read by itself
     with write(opened.engine) as session:
@@ -132,12 +130,8 @@ def run(
     with running(opened.files, opened.settings) as party:
         from clients.node import Node
         from federation.cli.health import health
-        from federation.network.host import Libp2pHost
-        from federation.network.tunnel import proxy_of
 
-        coordinator = PublicKey.from_did(membership.coordinator)
-        proxy = proxy_of(opened.settings.proxy) if opened.settings.proxy else None
-        with Libp2pHost(opened.key, listen=None, allowed=lambda peer: peer == coordinator, proxy=proxy) as host:
+        with host_of(opened, PublicKey.from_did(membership.coordinator)) as host:
             node = Node(
                 NodeParts(
                     key=opened.key,

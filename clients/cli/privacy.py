@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from federation.cli.output import JsonOption, emit, group, interactive, note
+from federation.cli.output import JsonOption, emit, group, interactive, note, write_out
 from federation.errors import PrivacyError
 from federation.rules.instant import format_instant
 
@@ -43,7 +43,7 @@ def audit_command(
     if out is not None:
         from clients.privacy.audit.report import page
 
-        out.write_text(page(report, made_at=format_instant(datetime.now(UTC))), encoding="utf-8")
+        write_out(out, page(report, made_at=format_instant(datetime.now(UTC))))
     data = report.to_json() | ({} if out is None else {"page": str(out)})
     emit(data, as_json=as_json, text=_text(data, headline(report)))
     sys.stdout.flush()

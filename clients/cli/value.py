@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from federation.cli.output import JsonOption, emit, group
-from federation.errors import OperatorError
+from federation.cli.output import JsonOption, emit, group, write_out
+from federation.cli.rewards import FolderOption, StudyOption
 from federation.rules.instant import format_instant
 from federation.rules.statements import METHOD_WORDS, in_credits, whole_of
 
@@ -26,11 +26,8 @@ def value() -> None:
 @app.command()
 def explain(
     site: Annotated[str, typer.Argument(help="The institution's short name, as reports show it.")],
-    folder: Annotated[
-        Path,
-        typer.Option("--dir", envvar="ACCORD_DIR", help="A coordinator's or a node's folder, or an exported study."),
-    ],
-    study: Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest.")] = None,
+    folder: FolderOption,
+    study: StudyOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write a page with a picture to this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,10 +40,7 @@ def explain(
     data = statement_of(folder, site=site, study=study).data
     steps = why(data)
     if out is not None:
-        try:
-            out.write_text(_page(data, steps), encoding="utf-8")
-        except OSError as error:
-            raise OperatorError(f"{out} cannot be written: {error.strerror}.", remedy="Give another --out.") from error
+        write_out(out, _page(data, steps))
     shown = {"study": data["study"], "site": site, "why": list(steps), "rounds": data["rounds"]}
     page = [] if out is None else ["", f"Page: {out}"]
     text = "\n".join([f"Why {site} earned {in_credits(data['reward_microcredits'])} in {data['study']}", ""])

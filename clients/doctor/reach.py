@@ -5,44 +5,22 @@ something else or nothing, and no wrong byte of it is ever parsed further than t
 """
 
 import os
-import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
 
 from clients.doctor.findings import Finding, Level
 from federation.errors import AccordError
+from federation.network.addresses import Target, target_of
 
-_ADDRESS: Final = re.compile(
-    r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(/p2p/.*)?"
-)
 _GREETING: Final = b"\x13/multistream/1.0.0\n"
+_GREETED: Final = Finding("greeting", Level.OK, "A libp2p peer answers; nothing between rewrites the connection.")
 _PATIENCE_S: Final = 5.0
 _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the coordinator listens, as its invitation says."""
-
-    host: str
-    port: int
-    named: bool
-    ipv6: bool
-
-
-def target_of(address: str) -> Target | None:
-    """The host and port of a multiaddress; None for one that is not TCP."""
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
-        return None
-    family = found["family"]
-    return Target(found["host"], int(found["port"]), named=family.startswith("dns"), ipv6=family.endswith("6"))
 
 
 def reach(address: str, environ: Mapping[str, str] | None = None, *, proxy: str = "") -> list[Finding]:
@@ -88,7 +66,7 @@ def _through(url: str, target: Target) -> list[Finding]:
     seen = f"The proxy {proxy} lets this node out to {where}, which answers after {took_s * 1000:.0f} ms."
     found = Finding("proxy", Level.OK, seen, figures={"connect_s": took_s})
     if heard == _GREETING:
-        return [found, Finding("greeting", Level.OK, "A libp2p peer answers; nothing between rewrites the connection.")]
+        return [found, _GREETED]
     remedy = f"The proxy changes what it carries, or another program listens at {where}: ask whoever runs the proxy."
     what = "something else" if heard else "nothing"
     return [found, _failed("greeting", f"At {where} {what} is heard where a libp2p peer would greet.", remedy)]
@@ -119,7 +97,7 @@ def _knock(target: Target, family: socket.AddressFamily, place: tuple[str, int])
 def _greeting(knocking: socket.socket, where: str, place: tuple[str, int]) -> Finding:
     heard = _heard(knocking)
     if heard == _GREETING:
-        return Finding("greeting", Level.OK, "A libp2p peer answers; nothing between rewrites the connection.")
+        return _GREETED
     issuer = _tls_issuer(place)
     what = f"TLS (certificate by {issuer})" if issuer else ("something else" if heard else "nothing")
     remedy = (

@@ -14,7 +14,7 @@ from consent.language import LANGUAGES
 from consent.registry import LICENCE_REF
 from consent.rules.receipt import ReceiptCredential, open_receipt
 from consent.rules.record import ConsentRecord
-from federation.cli.output import DirOption, JsonOption, emit
+from federation.cli.output import DirOption, JsonOption, emit, write_out
 from federation.errors import ConsentError, OperatorError
 from federation.rules.canonical import sha256_hex
 
@@ -71,10 +71,7 @@ def export(
     if out is None:
         emit({"format": form.value, "record": record.digest, "document": text}, as_json=as_json, text=text)
         return
-    try:
-        out.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OperatorError(f"{out} cannot be written: {error.strerror}.", remedy="Choose another --out.") from error
+    write_out(out, text + "\n")
     data = {"format": form.value, "record": record.digest, "file": str(out)}
     emit(data, as_json=as_json, text=f"{out} holds record {record.digest[:16]} as {form.value}.")
 

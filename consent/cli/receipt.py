@@ -10,7 +10,7 @@ from consent.cli.serve import open_institution
 from consent.cli.verify import AuthorityOption, checked, sentence
 from consent.registry import LICENCE_REF
 from consent.rules.receipt import ReceiptCredential, open_receipt
-from federation.cli.output import JsonOption, emit
+from federation.cli.output import JsonOption, emit, write_out
 from federation.errors import ConsentError, OperatorError
 from federation.rules.wire import plain_decimal
 
@@ -55,10 +55,7 @@ def _write(folder: Path, ref: str, out: Path | None, *, as_json: bool) -> None:
     if out is None:
         emit({**receipt_data(found), "document": data.decode("utf-8")}, as_json=as_json, text=data.decode("utf-8"))
         return
-    try:
-        out.write_bytes(data + b"\n")
-    except OSError as error:
-        raise OperatorError(f"{out} cannot be written: {error.strerror}.", remedy="Choose another --out.") from error
+    write_out(out, data.decode("utf-8") + "\n")
     lines = [f"{out} holds the receipt.", *_lines(found)]
     emit({**receipt_data(found), "file": str(out)}, as_json=as_json, text="\n".join(lines))
 

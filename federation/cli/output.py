@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from federation.errors import AccordError
+from federation.errors import AccordError, OperatorError
 
 DirOption = Annotated[
     Path,
@@ -45,6 +45,18 @@ def note(text: str) -> None:
     """Say something beside the result, on standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def write_out(path: Path, text: str) -> None:
+    """Write what ``--out`` asks for: UTF-8, line ends as they are.
+
+    Raises:
+        OperatorError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be written: {error.strerror}.", remedy="Choose another --out.") from error
 
 
 def fail(error: AccordError, *, as_json: bool) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from federation.cli.output import JsonOption, emit, group
+from federation.cli.output import JsonOption, emit, group, write_out
 
 app = group("Read what a party earned, and why; balances; the books as files.")
 
@@ -78,17 +78,13 @@ def export(
     Example: accord rewards export --dir heart-export --format csv --out heart.csv
     """
     from federation.coordinator.books import books_of
-    from federation.errors import OperatorError
 
     books = books_of(folder, study=study)
     text = books.export(form.value)
     if out is None:
         emit(books.export_json(), as_json=as_json, text=text.rstrip("\n"))
         return
-    try:
-        out.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise OperatorError(f"{out} cannot be written: {error.strerror}.", remedy="Give another --out.") from error
+    write_out(out, text)
     emit(
         {"written": str(out), "format": form.value, "transfers": len(books.lines)},
         as_json=as_json,

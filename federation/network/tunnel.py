@@ -16,15 +16,12 @@ import trio
 from multiaddr import Multiaddr
 
 from federation.errors import OperatorError, UnavailableError
+from federation.network.addresses import target_of
 
 ANSWER_BYTES_MAX: Final = 8192
 CONNECT_S_MAX: Final = 10.0
 _PIECE_BYTES: Final = 65_536
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
-_TARGET: Final = re.compile(
-    r"/(?:ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(?:/p2p/.*)?"
-)
-
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +72,10 @@ def destination(target: str) -> tuple[str, int]:
     Raises:
         OperatorError: it is not TCP.
     """
-    found = _TARGET.fullmatch(target)
+    found = target_of(target)
     if found is None:
         raise OperatorError(f"{target[:200]} is not a TCP address.", remedy="Ask the coordinator for an invitation.")
-    return found["host"], int(found["port"])
+    return found.host, found.port
 
 
 def status_of(head: bytes) -> int | None:

@@ -14,6 +14,9 @@ from federation.rules.wire import Wire
 PARAMETERS_MAX: Final = 1 << 20
 """The longest flat vector: 8 MiB of float64, for each subject that a step draws as well."""
 
+STRIDE: Final = 2
+"""How many places a convolution moves on."""
+
 
 class LogisticModel(Wire):
     """One weight per encoded feature and a bias."""
@@ -57,9 +60,6 @@ class CnnModel(Wire):
             result.append(tuple(-(-side // STRIDE) for side in result[-1]))
         return tuple(result)
 
-
-STRIDE: Final = 2
-"""How many places a convolution moves on."""
 
 Model = LogisticModel | MlpModel | CnnModel
 ModelSpec = Annotated[Model, Field(discriminator="family")]

@@ -12,7 +12,7 @@ from study_in_memory import InMemoryStudy, Institution, key_of
 
 from clients.contribution import REFUSALS, Answer, Contribution, Task
 from clients.privacy.budget import State
-from clients.privacy.noise import NoiseSource, NoNoise
+from clients.privacy.noise import NoNoise
 from consent.registry.tables import ConsentCosignature
 from federation.errors import PeerError, UnavailableError
 from federation.learning.models import initial_model
@@ -60,25 +60,7 @@ def base(study: InMemoryStudy) -> str:
 
 @pytest.fixture
 def make(ash: Institution) -> Make:
-    return lambda **changes: contribution(ash, **changes)
-
-
-def contribution(site: Institution, *, noise: NoiseSource | None = None, **changes: Any) -> Contribution:
-    """A new process's view of the same stores."""
-    agreement, _ = open_agreement(site.parts().membership.agreement)
-    fields: dict[str, Any] = {
-        "plan": site.study.plan,
-        "agreement": agreement,
-        "key": site.key,
-        "engine": site.engine,
-        "registry": site.registry,
-        "participation": site.participation(),
-        "blobs": site.blobs,
-        "fetch": site.study.blobs.get,
-        "noise": noise or NoNoise(),
-        "clock": site.study.clock,
-    }
-    return Contribution(**{**fields, **changes})
+    return ash.contribution
 
 
 def task(base: str, number: int = 1) -> Task:
@@ -162,7 +144,7 @@ def test_a_revoked_agreement_stops_at_once_even_if_nobody_was_told(make: Make, a
 def test_code_that_the_plan_does_not_approve_trains_nothing(tmp_path: Path) -> None:
     with InMemoryStudy(tmp_path, sites=2, code_approved=["0" * 64]) as study:
         base = study.blobs.put(pack(initial_model(study.plan, 7)))
-        assert code(contribution(study["ash"]).commit(task(base))) == "wrong-code"
+        assert code(study["ash"].contribution().commit(task(base))) == "wrong-code"
         assert study["ash"].budget.charges() == ()
 
 

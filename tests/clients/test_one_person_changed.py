@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from study_in_memory import InMemoryStudy, Institution
 
-from clients.contribution import Contribution, Task
+from clients.contribution import Task
 from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import Bools, NoiseSource, NoNoise
 from federation.learning.models import initial_model
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.documents import Commitment, Refusal, Update, open_signed
 from federation.rules.fixedpoint import SCALE, Floats, Integers, from_fixed, pack, unpack
-from federation.rules.study import open_agreement
 
 FRESH = {"update", "chunks", "nonce", "consent_checkpoint", "dataset_commitment", "commitment"}
 """Fields that are hashes, or hold one, over fresh random bytes."""
@@ -65,19 +64,7 @@ def neighbours(tmp_path: Path) -> Iterator[tuple[Institution, Institution]]:
 
 def leaves(site: Institution, noise: NoiseSource) -> dict[str, bytes]:
     """Every document and chunk that a round sends."""
-    agreement, _ = open_agreement(site.parts().membership.agreement)
-    work = Contribution(
-        plan=site.study.plan,
-        agreement=agreement,
-        key=site.key,
-        engine=site.engine,
-        registry=site.registry,
-        participation=site.participation(),
-        blobs=site.blobs,
-        fetch=site.study.blobs.get,
-        noise=noise,
-        clock=site.study.clock,
-    )
+    work = site.contribution(noise=noise)
     base = site.study.blobs.put(pack(initial_model(site.study.plan, 7)))
     answer = work.commit(Task(round_number=1, base_model=base, consent_size=0))
     if answer.kind == "refusal":

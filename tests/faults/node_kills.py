@@ -24,7 +24,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from independent_accounting import independent_epsilon
 from parties_on_loopback import Parties
 
 import clients.privacy.dp_training  # noqa: F401 - loaded before the first fork
@@ -43,7 +43,7 @@ from clients.privacy.noise import SecureNoise
 from clients.storage import StoredUpdate
 from federation.coordinator.history import system_clock
 from federation.learning.models import initial_model
-from federation.rules.accounting import count_event, epsilon, round_event
+from federation.rules.accounting import count_event, round_event
 from federation.rules.documents import Refusal, open_signed
 from federation.rules.fixedpoint import pack
 from federation.rules.study import StudyPlan, open_agreement, open_plan
@@ -51,6 +51,7 @@ from federation.storage.database import read
 
 SITE, ROUNDS, COUNT_NOISE = "ash", 400, 400
 BEFORE = "before a reservation"
+EPSILON_SLACK = 1e-9
 KILLS_EACH = 100
 """Kills of one folder; then a new one is made, as a chain of thousands of rows is verified at every step."""
 
@@ -113,8 +114,8 @@ def violations(sent: Sent, found: Found, plan: StudyPlan, killed: int) -> list[s
             wrong.append(f"round {number} was refused ({code}), and its charge is {charges.get(number)}")
     if sum(state == "started" for state, _ in charges.values()) > killed:
         wrong.append("more rounds are under way than processes were killed")
-    again = epsilon([event for _, event in charges.values()], delta=Decimal("1e-5"), order=8)
-    if found.spent != again:
+    again = independent_epsilon(event for _, event in charges.values())
+    if abs(found.spent - again) > EPSILON_SLACK:
         wrong.append(f"the ledger says {found.spent}, what ran is {again}")
     return wrong
 

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 from web_proxy import web_proxy
 
 from clients.doctor.findings import Level
-from clients.doctor.reach import reach, target_of
+from clients.doctor.reach import reach
+from federation.network.addresses import target_of
 from federation.network.host import Libp2pHost
 from federation.rules.keys import PrivateKey
 

@@ -9,9 +9,7 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from study_in_memory import InMemoryStudy
 
-from clients.contribution import Contribution
 from clients.flower.app import client_app
-from clients.privacy.noise import NoNoise
 from federation.errors import PeerError
 from federation.flower.messages import (
     REVEAL,
@@ -26,7 +24,6 @@ from federation.flower.messages import (
 from federation.learning.models import initial_model
 from federation.rules.documents import Commitment, Refusal, Update, open_signed
 from federation.rules.fixedpoint import pack
-from federation.rules.study import open_agreement
 
 
 @pytest.fixture
@@ -39,20 +36,7 @@ def study(tmp_path: Path) -> Iterator[InMemoryStudy]:
 @pytest.fixture
 def app(study: InMemoryStudy) -> ClientApp:
     ash = study["ash"]
-    agreement, _ = open_agreement(ash.parts().membership.agreement)
-    work = Contribution(
-        plan=study.plan,
-        agreement=agreement,
-        key=ash.key,
-        engine=ash.engine,
-        registry=ash.registry,
-        participation=ash.participation(),
-        blobs=ash.blobs,
-        fetch=study.blobs.get,
-        noise=NoNoise(),
-        clock=study.clock,
-    )
-    return client_app(work, study=study.plan.study_id, party=ash.key.public)
+    return client_app(ash.contribution(), study=study.plan.study_id, party=ash.key.public)
 
 
 def ask(app: ClientApp, asked: InMemoryStudy, kind: str, **task: Any) -> tuple[str, bytes]:

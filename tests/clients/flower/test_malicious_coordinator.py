@@ -10,7 +10,6 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from study_in_memory import InMemoryStudy
 
-from clients.contribution import Contribution
 from clients.data.dataset import add_dataset
 from clients.flower.app import client_app
 from clients.privacy.noise import SecureNoise
@@ -19,7 +18,7 @@ from federation.flower.messages import REVEAL, TRAIN, answer_of, node_id_of, rou
 from federation.learning.models import initial_model
 from federation.rules.documents import Refusal, Update, open_signed
 from federation.rules.fixedpoint import pack
-from federation.rules.study import StudyPlan, open_agreement
+from federation.rules.study import StudyPlan
 
 Ask = Callable[..., tuple[str, bytes]]
 CROWD = {"ash": 99, "birch": 99}
@@ -36,42 +35,31 @@ def study(tmp_path: Path) -> Iterator[InMemoryStudy]:
 def app_of(study: InMemoryStudy, *, plan: StudyPlan | None = None, dataset: str | None = None) -> ClientApp:
     """The node's side with the shipped noise, as a new process has it."""
     ash = study["ash"]
-    agreement, _ = open_agreement(ash.parts().membership.agreement)
-    work = Contribution(
-        plan=plan or study.plan,
-        agreement=agreement,
-        key=ash.key,
-        engine=ash.engine,
-        registry=ash.registry,
-        participation=ash.participation(),
-        blobs=ash.blobs,
-        fetch=study.blobs.get,
-        noise=SecureNoise(),
-        clock=study.clock,
-        dataset=dataset,
-    )
+    work = ash.contribution(plan=plan or study.plan, noise=SecureNoise(), dataset=dataset)
     return client_app(work, study=study.plan.study_id, party=ash.key.public)
+
+
+def asked_of(study: InMemoryStudy, app: ClientApp, kind: str, **config: Any) -> tuple[str, bytes]:
+    """Send any configuration at all, in a message of Flower."""
+    node = node_id_of(study["ash"].key.public)
+    fields = {"study": study.plan.study_id, "round": 1, "base_model": base_of(study), "deadline": "", **config}
+    message: Message = task_message(
+        round_content(ConfigRecord(fields)),
+        run_id=1,
+        group_id="group",
+        message_type=kind,
+        src_node_id=1,
+        dst_node_id=node,
+    )
+    context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+    return answer_of(app(message, context))
 
 
 @pytest.fixture
 def ask(study: InMemoryStudy) -> Ask:
-    """Send any configuration at all, in a message of Flower."""
-    app, node = app_of(study), node_id_of(study["ash"].key.public)
-
-    def send(kind: str = TRAIN, **config: Any) -> tuple[str, bytes]:
-        fields = {"study": study.plan.study_id, "round": 1, "base_model": base_of(study), "deadline": "", **config}
-        message: Message = task_message(
-            round_content(ConfigRecord(fields)),
-            run_id=1,
-            group_id="group",
-            message_type=kind,
-            src_node_id=1,
-            dst_node_id=node,
-        )
-        context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
-        return answer_of(app(message, context))
-
-    return send
+    """Ask one and the same node; by default to train."""
+    app = app_of(study)
+    return lambda kind=TRAIN, **config: asked_of(study, app, kind, **config)
 
 
 def base_of(study: InMemoryStudy, seed: int = 7) -> str:
@@ -124,30 +112,14 @@ def test_no_seed_reaches_the_noise(study: InMemoryStudy, tmp_path: Path) -> None
     folder.mkdir()
     with InMemoryStudy(folder, sites=2, people=CROWD, **TERMS) as other:
         other["ash"].stop()
-        updates = []
-        for each in (study, other):
-            answer = client_app_answers(each)
-            updates.append(open_signed(Update, answer)[0].update)
-    assert updates[0] != updates[1]
+        assert update_of(study).update != update_of(other).update
 
 
-def client_app_answers(study: InMemoryStudy, *, number: int = 1, dataset: str | None = None) -> bytes:
-    """The update of a round."""
-    app, node = app_of(study, dataset=dataset), node_id_of(study["ash"].key.public)
-    context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
-    fields = {"study": study.plan.study_id, "round": number, "base_model": base_of(study), "deadline": ""}
-    data = b""
-    for kind in (TRAIN, REVEAL):
-        message = task_message(
-            round_content(ConfigRecord(dict(fields))),
-            run_id=1,
-            group_id="group",
-            message_type=kind,
-            src_node_id=1,
-            dst_node_id=node,
-        )
-        data = answer_of(app(message, context))[1]
-    return data
+def update_of(study: InMemoryStudy, *, number: int = 1, dataset: str | None = None) -> Update:
+    """What a fresh process of the node shows for a round."""
+    app = app_of(study, dataset=dataset)
+    assert asked_of(study, app, TRAIN, round=number)[0] == "commitment"
+    return open_signed(Update, asked_of(study, app, REVEAL, round=number)[1])[0]
 
 
 CHANGES: tuple[tuple[str, str, object], ...] = (
@@ -179,6 +151,5 @@ def test_the_same_people_under_another_file_s_name_have_no_second_budget(
     copy.write_bytes(ash.file.read_bytes())
     add_dataset(ash.engine, copy, subject_column="person", name="renamed", now=study.clock())
     assert ash.budget.spent() == before > 0
-    update, _ = open_signed(Update, client_app_answers(study, number=2, dataset="renamed"))
-    assert update.round == 2, "the renamed file was trained on"
+    assert update_of(study, number=2, dataset="renamed").round == 2, "the renamed file was trained on"
     assert ash.budget.spent() > before

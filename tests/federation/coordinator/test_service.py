@@ -7,11 +7,10 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import dp_accounting
 import pytest
-from dp_accounting.rdp import RdpAccountant
+from independent_accounting import independent_epsilon
 from study_in_memory import SITES, InMemoryStudy
 
 from clients.privacy.budget import State
@@ -37,27 +36,6 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InMemoryStudy]
     with InMemoryStudy(tmp_path_factory.mktemp("settled")) as study:
         study.run()
         yield study
-
-
-def independent_epsilon(events: list[Any]) -> float:
-    """The events as they stand in the log, composed with the library's own types and nothing of ours."""
-    accountant = RdpAccountant(orders=[8])
-
-    def compose(event: dict[str, Any], times: int = 1) -> None:
-        if event["type"] == "gaussian":
-            accountant.compose(dp_accounting.GaussianDpEvent(float(event["noise_multiplier"])), times)
-        elif event["type"] == "poisson":
-            inner = dp_accounting.GaussianDpEvent(float(event["event"]["noise_multiplier"]))
-            accountant.compose(dp_accounting.PoissonSampledDpEvent(float(event["rate"]), inner), times)
-        elif event["type"] == "repeated":
-            compose(event["event"], times * event["count"])
-        else:
-            for part in event["events"]:
-                compose(part, times)
-
-    for event in events:
-        compose(event)
-    return float(accountant.get_epsilon(1e-5))
 
 
 # One study

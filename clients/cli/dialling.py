@@ -1,0 +1,27 @@
+"""A node's end of the network: it dials one coordinator, through the proxy of its settings, and listens nowhere."""
+
+from typing import TYPE_CHECKING
+
+from clients.node import NodeFolder
+from federation.rules.keys import PublicKey
+
+if TYPE_CHECKING:
+    from federation.network.host import Libp2pHost
+
+
+def host_of(opened: NodeFolder, coordinator: PublicKey) -> "Libp2pHost":
+    """The running host; close it at the end. Only ``coordinator`` is let in.
+
+    Raises:
+        OperatorError: the settings' proxy is not understood.
+    """
+    from federation.network.host import Libp2pHost  # loads libp2p, which takes a second
+    from federation.network.tunnel import proxy_of
+
+    url = opened.settings.proxy
+    return Libp2pHost(
+        opened.key,
+        listen=None,
+        allowed=lambda peer: peer == coordinator,
+        proxy=proxy_of(url) if url else None,
+    )

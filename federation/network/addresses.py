@@ -1,0 +1,35 @@
+"""Multiaddresses as far as they name a host and a TCP port. Pure, and light: nothing of libp2p is loaded."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_TCP: Final = re.compile(
+    r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(/p2p/.*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a party listens, as an invitation says.
+
+    Attributes:
+        host: a name, or an address of ``ipv6``'s family.
+        port: TCP.
+        named: whether ``host`` is a name that must be looked up.
+        ipv6: whether IPv6 is meant.
+    """
+
+    host: str
+    port: int
+    named: bool
+    ipv6: bool
+
+
+def target_of(address: str) -> Target | None:
+    """The host and port of a multiaddress; None for one that is not TCP."""
+    found = _TCP.fullmatch(address)
+    if found is None:
+        return None
+    family = found["family"]
+    return Target(found["host"], int(found["port"]), named=family.startswith("dns"), ipv6=family.endswith("6"))
