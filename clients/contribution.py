@@ -27,7 +27,7 @@ from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import NoiseSource
 from clients.privacy.release import release
 from clients.selection import Selection, select
-from clients.storage import RoundUse, StoredUpdate, recall, remember
+from clients.storage import Dataset, RoundUse, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
@@ -50,6 +50,7 @@ REFUSALS: Final[Mapping[str, str]] = {
     "budget": "the round does not fit the privacy budget of this institution's people",
     "cohort": "the noisy count of people whose data may be used is below the plan's minimum",
     "consents-unknown": "this institution's consent registry cannot say who may be used; its operators know why",
+    "no-data-set": "this institution's node does not know which data set it is to use; its operators know why",
     "interrupted": "the node stopped while it worked on this round, which stays charged and is not repeated",
     "not-ready": "this institution's data set cannot be used as it is; its operators know why",
     "restored": "this institution's database is older than the study; it charges what is missing and comes back",
@@ -182,10 +183,11 @@ class Contribution:
         plan, study, number = self._plan, self._plan.study_id, task.round_number
         base = unpack(self._fetch(task.base_model), length=parameter_count(plan))
         event = round_event(plan)
+        entry = self._find_dataset()
         with _asking_consents():
             self._await_grants()
         self._charge(number)
-        data = self._read_data()
+        data = self._read_data(entry)
         decided_at = self._clock()
         selection = self._select(data, decided_at, number)
         cohort = judge_cohort(len(selection.subjects), plan, self._noise)
@@ -254,12 +256,19 @@ class Contribution:
         except PrivacyError as error:
             raise _DeclinedError("budget", f"{error.message} {error.remedy}") from error
 
-    def _read_data(self) -> CheckedData:
+    def _find_dataset(self) -> Dataset:
+        """Which file: a question of the register that reads nothing of it, so it comes before the charge."""
         try:
-            entry = find_dataset(self._engine, self._dataset)
-            return check_data(load_dataset(entry), self._plan.schema_contract, subject_column=entry.subject_column)
+            return find_dataset(self._engine, self._dataset)
+        except OperatorError as error:
+            raise _DeclinedError("no-data-set", f"{error.message} {error.remedy}", remembered=False) from error
+
+    def _read_data(self, entry: Dataset) -> CheckedData:
+        try:
+            data = check_data(load_dataset(entry), self._plan.schema_contract, subject_column=entry.subject_column)
         except OperatorError as error:
             raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
+        return data.of_part(self._plan.cohort.part)
 
     def _select(self, data: CheckedData, now: datetime, number: int) -> Selection:
         """Ask every subject's consent, now; from here on the round is in flight for whoever is eligible."""

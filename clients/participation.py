@@ -32,7 +32,9 @@ from federation.rules.wire import plain_decimal
 from federation.storage.database import read
 
 _SPENT_DIGITS = Decimal("0.0001")
-_UNCHARGED = frozenset({"budget", "consents-unknown", "no-answer", "restored", "revoked", "wrong-code", "wrong-round"})
+_UNCHARGED = frozenset(
+    {"budget", "consents-unknown", "no-answer", "no-data-set", "restored", "revoked", "wrong-code", "wrong-round"}
+)
 """Reasons of refusals that may come before the round is charged, and with which nothing but the reason leaves."""
 
 logger = logging.getLogger(__name__)

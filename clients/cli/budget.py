@@ -11,7 +11,7 @@ from clients.privacy.forecast import forecast, steps
 from clients.storage import open_institution
 from federation.cli.output import DirOption, JsonOption, emit, group, write_out
 from federation.errors import OperatorError, PrivacyError
-from federation.rules.accounting import EventJson
+from federation.rules.events import EventJson
 from federation.rules.instant import format_instant
 from federation.rules.study import StudyPlan, open_plan, plan_from_toml
 from federation.rules.wire import plain_decimal
@@ -169,6 +169,7 @@ def report(ledger: BudgetLedger) -> dict[str, Any]:
         "epsilon_spent": ledger.spent(),
         "epsilon_remaining": ledger.remaining(),
         "epsilon_spent_pld_non_adaptive": ledger.spent_pld(),
+        "epsilon_spent_by_part": ledger.spent_by_part(),
         "studies": [
             {
                 "study": study,
@@ -198,6 +199,10 @@ def _text(data: dict[str, Any]) -> str:
         f"             {data['epsilon_spent_pld_non_adaptive']:.4f}   (by privacy loss distributions: non-adaptive)",
         f"  remaining  {data['epsilon_remaining']:.4f}",
     ]
+    parts = data["epsilon_spent_by_part"]
+    if len(parts) > 1:
+        told = ", ".join(f"{part} {figure:.4f}" for part, figure in parts.items())
+        lines += ["", f"Studies used parts of the people; the figures are of whoever lost most. By part: {told}."]
     if not data["studies"]:
         return "\n".join([*lines, "", "No study has used these people's data yet."])
     lines += ["", "By study, each taken by itself (epsilons of several studies do not simply add up):"]

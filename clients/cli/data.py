@@ -68,7 +68,10 @@ def check(directory: DirOption, plan: PlanOption = None, name: NameOption = None
     study = _plan(engine, plan)
     entry = find_dataset(engine, name)
     checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)
-    data = {"dataset": entry.name, "study": study.study_id, **checked.summary(study.schema_contract)}
+    used = checked.of_part(study.cohort.part)
+    data = {"dataset": entry.name, "study": study.study_id, **used.summary(study.schema_contract)}
+    if study.cohort.part is not None:
+        data["part"] = study.cohort.part
     emit(data, as_json=as_json, text=_text(data))
 
 

@@ -4,18 +4,19 @@ Everything counted here stays inside the institution: it is shown to its own off
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clients.data.dataset import LoadedFile
 from federation.errors import OperatorError
 from federation.rules.encoding import SubjectBatch, by_subject, feature_names, parse_rows, row_bytes
+from federation.rules.parts import holds
 from federation.rules.schema import SchemaContract
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckedData:
-    """A file that keeps the contract.
+    """A file that keeps the contract: the rows of everybody, or of the part of the people that a study is about.
 
     Attributes:
         source: the file, as errors name it.
@@ -23,7 +24,7 @@ class CheckedData:
         row_subjects: whose row it is, one per row in file order.
         row_digests: SHA-256 of each raw row's canonical bytes (``row_bytes``), in file order.
         batch: all rows, encoded and grouped by subject.
-        gaps: column -> number of empty cells, where there are any.
+        gaps: column -> number of empty cells in the whole file, where there are any.
     """
 
     source: str
@@ -32,6 +33,20 @@ class CheckedData:
     row_digests: tuple[bytes, ...]
     batch: SubjectBatch
     gaps: dict[str, int]
+
+    def of_part(self, part: str | None) -> "CheckedData":
+        """Only the rows of one part of the people (``federation.rules.parts``); None: all."""
+        if part is None:
+            return self
+        kept = [subject for subject in self.subjects if holds(part, subject)]
+        named = frozenset(kept)
+        rows = [pair for pair in zip(self.row_subjects, self.row_digests, strict=True) if pair[0] in named]
+        return replace(
+            self,
+            row_subjects=tuple(subject for subject, _ in rows),
+            row_digests=tuple(digest for _, digest in rows),
+            batch=self.batch.select(kept),
+        )
 
     @property
     def subjects(self) -> tuple[str, ...]:

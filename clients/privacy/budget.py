@@ -37,19 +37,22 @@ from clients.privacy.budget_chain import (
 )
 from clients.storage import BudgetEntry
 from federation.errors import OperatorError, PrivacyError
-from federation.rules.accounting import (
+from federation.rules.accounting import epsilon, pld_epsilon
+from federation.rules.events import (
     NOISE_MULTIPLIER_MAX,
     ComposedEvent,
     DpEvent,
     EventJson,
     GaussianEvent,
+    PartEvent,
     PoissonEvent,
     RepeatedEvent,
-    epsilon,
+    concerning,
     event_bytes,
     event_json,
     mechanisms,
-    pld_epsilon,
+    part_of_event,
+    people,
     read_event,
 )
 from federation.rules.instant import format_instant
@@ -232,7 +235,10 @@ class BudgetLedger:
         return tuple(event_json(event) for event in self._events(study))
 
     def spent(self, study: str | None = None) -> float:
-        """Epsilon at the ledger's delta and order: of everything that counts, or of one study by itself."""
+        """Epsilon at the ledger's delta and order: of everything that counts, or of one study by itself.
+
+        Where studies used parts of the people, it is that of the part that lost most.
+        """
         return self._epsilon(self._events(study))
 
     def spent_pld(self, study: str | None = None) -> float:
@@ -245,7 +251,11 @@ class BudgetLedger:
 
     def would_fit(self, event: EventJson | DpEvent) -> bool:
         """Whether the event could be reserved now."""
-        return self._fits([*self._events(), event])
+        return self._fits([*concerning(part_of_event(event), self._events()), event])
+
+    def spent_by_part(self) -> dict[str, float]:
+        """As :meth:`spent`, for every part of the people that studies told apart (the empty part: everybody)."""
+        return {part: self._epsilon(events) for part, events in people(self._events()).items()}
 
     def history(self) -> tuple[HistoryRow, ...]:
         """All rows of the chain, verified, oldest first."""
@@ -284,7 +294,8 @@ class BudgetLedger:
                 return charge
             if to not in NEXT[charge.state]:
                 raise _illegal(study, round_number, charge.state, to)
-            if not mechanisms(event) <= mechanisms(reserved):
+            same_people = part_of_event(event) == part_of_event(reserved)
+            if not (same_people and mechanisms(event) <= mechanisms(reserved)):
                 raise PrivacyError(
                     f"Round {round_number} of {study} would be charged for something that was not reserved for it.",
                     remedy="Nothing may be sent. Report this: what ran was not what was planned.",
@@ -323,12 +334,15 @@ class BudgetLedger:
         return self._epsilon(events) <= float(self.terms.epsilon)
 
     def _check_fit(self, counted: Sequence[DpEvent], event: DpEvent, study: str, round_number: int) -> None:
+        part = part_of_event(event)
+        counted = concerning(part, counted)
         if self._fits([*counted, event]):
             return
+        whose = f" of part {part}'s people" if part else ""
         cap = plain_decimal(self.terms.epsilon)
         raise PrivacyError(
-            f"Round {round_number} of {study} does not fit the privacy budget: {self._epsilon(counted):.4f} of epsilon "
-            f"{cap} is spent, and with this round it would be {self._epsilon([*counted, event]):.4f} "
+            f"Round {round_number} of {study} does not fit the privacy budget{whose}: {self._epsilon(counted):.4f} of "
+            f"epsilon {cap} is spent, and with this round it would be {self._epsilon([*counted, event]):.4f} "
             f"(delta {plain_decimal(self.terms.delta)}, order {self.terms.order}).",
             remedy=self._what_would_fit(counted, event),
         )
@@ -358,6 +372,8 @@ def _with_noise(event: DpEvent, factor: Decimal) -> DpEvent:
             return RepeatedEvent(count=count, event=_with_noise(repeated, factor))
         case ComposedEvent(events=parts):
             return ComposedEvent(events=tuple(_with_noise(part, factor) for part in parts))
+        case PartEvent(part=part, event=whole):
+            return PartEvent(part=part, event=_with_noise(whole, factor))
 
 
 def _counted(charges: dict[tuple[str, int], Charge]) -> tuple[DpEvent, ...]:

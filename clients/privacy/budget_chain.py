@@ -16,8 +16,8 @@ from sqlmodel import Session, select
 
 from clients.storage import BudgetEntry, recall, remember
 from federation.errors import OperatorError, PeerError
-from federation.rules.accounting import DpEvent, EventJson, event_json, parse_event
 from federation.rules.canonical import parse_canonical, tagged_hash
+from federation.rules.events import DpEvent, EventJson, event_json, parse_event
 from federation.rules.instant import format_instant
 from federation.rules.wire import Number, Wire
 

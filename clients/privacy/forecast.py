@@ -12,17 +12,8 @@ from typing import Any, Final
 from clients.privacy.budget import HistoryRow
 from clients.privacy.budget_chain import CREATED, State, Terms
 from federation.errors import PrivacyError
-from federation.rules.accounting import (
-    DpEvent,
-    EventJson,
-    RepeatedEvent,
-    derive_noise_multiplier,
-    epsilon,
-    parse_event,
-    pld_epsilon,
-    read_event,
-    round_event,
-)
+from federation.rules.accounting import derive_noise_multiplier, epsilon, pld_epsilon, round_event
+from federation.rules.events import DpEvent, EventJson, concerning, parse_event, part_of_event, read_event, repeated
 from federation.rules.study import StudyPlan
 from federation.rules.wire import plain_decimal
 
@@ -37,7 +28,7 @@ class Forecast:
         plan: the plan.
         terms: the budget's.
         noise_multiplier: what the node derives from the plan.
-        spent: epsilon that was spent before.
+        spent: epsilon that was spent before, by the people whom the plan is about.
         curve: after each round, everything together, by the filter.
         alone: after each round, this study by itself, by the filter.
         alone_pld: this study by itself at its end, by privacy loss distributions (non-adaptive).
@@ -89,9 +80,10 @@ def forecast(plan: StudyPlan, terms: Terms, spent_events: Sequence[EventJson | D
         PrivacyError: no noise keeps the plan's own epsilon.
     """
     event = read_event(round_event(plan))
+    spent_events = concerning(part_of_event(event), spent_events)
 
     def after(rounds: int, before: Sequence[EventJson | DpEvent] = spent_events) -> float:
-        again = [RepeatedEvent(count=rounds, event=event)] if rounds else []
+        again = [repeated(event, rounds)] if rounds else []
         return epsilon([*before, *again], delta=terms.delta, order=terms.order)
 
     rounds = range(1, plan.rounds.count + 1)
@@ -104,7 +96,7 @@ def forecast(plan: StudyPlan, terms: Terms, spent_events: Sequence[EventJson | D
         spent=after(0),
         curve=curve,
         alone=tuple(after(number, ()) for number in rounds),
-        alone_pld=pld_epsilon([RepeatedEvent(count=plan.rounds.count, event=event)], terms.delta),
+        alone_pld=pld_epsilon([repeated(event, plan.rounds.count)], terms.delta),
         refused=refused,
         fitting_epsilon=None if refused is None else _fitting_epsilon(plan, terms, spent_events),
     )
@@ -116,7 +108,7 @@ def _fitting_epsilon(plan: StudyPlan, terms: Terms, spent_events: Sequence[Event
         smaller = plan.privacy.epsilon * part
         changed = plan.model_copy(update={"privacy": plan.privacy.model_copy(update={"epsilon": smaller})})
         try:
-            event = RepeatedEvent(count=plan.rounds.count, event=read_event(round_event(changed)))
+            event = repeated(round_event(changed), plan.rounds.count)
         except PrivacyError:
             return None  # at this order the conversion alone costs more: less would not do either
         if epsilon([*spent_events, event], delta=terms.delta, order=terms.order) <= terms.epsilon:

@@ -1,165 +1,54 @@
-"""Privacy accounting: what happened (a DP event) is one thing, how it is interpreted (an accountant) another.
+"""Privacy accounting: how what happened (``federation.rules.events``) is interpreted.
 
-An event is a small document that says which mechanism ran with which parameters; it is signed in updates and stored in
-budgets. Two readings are offered: the filter's (Renyi divergence at one fixed order; Feldman and Zrnic, "Individual
-privacy accounting via a Renyi filter", 2021: sound even where later events depend on earlier results) and, beside it,
-privacy loss distributions (tighter, valid only for events that were all fixed beforehand). The Gaussian-DP central
-limit is never used: it reports too little.
-
-Unit throughout: add or remove one subject. A noise multiplier is the noise's standard deviation divided by the L2
-sensitivity.
+Two readings are offered: the filter's (Renyi divergence at one fixed order; Feldman and Zrnic, "Individual privacy
+accounting via a Renyi filter", 2021: sound even where later events depend on earlier results) and, beside it, privacy
+loss distributions (tighter, valid only for events that were all fixed beforehand). The Gaussian-DP central limit is
+never used: it reports too little.
 """
 
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
-from pydantic import Field, TypeAdapter, ValidationError
-
-from federation.errors import PeerError, PrivacyError
-from federation.rules.canonical import canonical_bytes, parse_canonical
+from federation.errors import PrivacyError
+from federation.rules.events import (
+    NOISE_MULTIPLIER_MAX,
+    QUANTUM,
+    ComposedEvent,
+    DpEvent,
+    EventJson,
+    GaussianEvent,
+    Mechanism,
+    PartEvent,
+    PoissonEvent,
+    RepeatedEvent,
+    WholeEvent,
+    event_json,
+    mechanisms,
+    people,
+    repeated,
+)
 from federation.rules.study import StudyPlan
-from federation.rules.wire import Number, Wire, describe
+from federation.rules.wire import Wire
 
-if TYPE_CHECKING:
-    import dp_accounting
-
-QUANTUM: Final = Decimal("1e-6")
 NOISE_MULTIPLIER_MIN: Final = Decimal(2)
-NOISE_MULTIPLIER_MAX: Final = Decimal(10**6)
-EVENT_BYTES_MAX: Final = 64 * 1024
-REPEATS_MAX: Final = 1_000_000
-_PARTS_MAX: Final = 1024
 _CACHED_MAX: Final = 4096
 _PLD_CELLS_MAX: Final = 100_000
 _PLD_KINDS_MAX: Final = 8
 _PLD_REPEATS_MAX: Final = 100_000
 
 
-class GaussianEvent(Wire):
-    """The Gaussian mechanism on all eligible subjects."""
-
-    type: Literal["gaussian"] = "gaussian"
-    noise_multiplier: Annotated[Number, Field(ge=QUANTUM, le=NOISE_MULTIPLIER_MAX)]
-
-
-class PoissonEvent(Wire):
-    """A Gaussian mechanism on a Poisson sample: each subject independently with probability ``rate``."""
-
-    type: Literal["poisson"] = "poisson"
-    rate: Annotated[Number, Field(ge=Decimal("1e-9"), le=1)]
-    event: GaussianEvent
-
-
-class RepeatedEvent(Wire):
-    """The same event ``count`` times, with fresh noise each time."""
-
-    type: Literal["repeated"] = "repeated"
-    count: Annotated[int, Field(ge=1, le=REPEATS_MAX)]
-    event: "DpEvent"
-
-
-class ComposedEvent(Wire):
-    """Several events after one another."""
-
-    type: Literal["composed"] = "composed"
-    events: Annotated[tuple["DpEvent", ...], Field(min_length=1, max_length=_PARTS_MAX)]
-
-
-DpEvent: TypeAlias = Annotated[
-    GaussianEvent | PoissonEvent | RepeatedEvent | ComposedEvent, Field(discriminator="type")
-]
-EventJson: TypeAlias = Mapping[str, Any]
-"""An event as it travels: parsed JSON, such as ``{"type": "gaussian", "noise_multiplier": "5.8"}``."""
-Mechanism: TypeAlias = tuple[Decimal, Decimal]
-"""(sampling rate, noise multiplier): what an event consists of once it is flattened."""
-
-RepeatedEvent.model_rebuild()
-ComposedEvent.model_rebuild()
-_ADAPTER: Final[TypeAdapter[DpEvent]] = TypeAdapter(DpEvent)
-
-
-def event_json(event: DpEvent) -> dict[str, Any]:
-    """The event as it travels inside signed documents."""
-    document: dict[str, Any] = event.model_dump(mode="json")
-    return document
-
-
-def event_bytes(event: EventJson | DpEvent) -> bytes:
-    """The event's canonical JSON bytes: one text for one event.
-
-    Raises:
-        PeerError: not an event, or out of bounds.
-    """
-    return canonical_bytes(event_json(read_event(event)))
-
-
-def parse_event(data: bytes) -> DpEvent:
-    """Read an event from its canonical bytes.
-
-    Raises:
-        PeerError: too large, not canonical, not an event, or out of bounds.
-    """
-    return _parsed(bytes(data))
-
-
-def read_event(document: EventJson | DpEvent) -> DpEvent:
-    """Read an event from parsed JSON (the caller has bounded its size); an event that was read already stays itself.
-
-    Raises:
-        PeerError: not an event, or out of bounds.
-    """
-    if isinstance(document, Wire):
-        return document
-    try:
-        event = _ADAPTER.validate_python(document)
-    except (ValidationError, RecursionError) as error:
-        why = describe(error) if isinstance(error, ValidationError) else "it nests too deeply"
-        raise PeerError(
-            f"A DP event is refused: {why}.", remedy="Both sides need the same version of Accord."
-        ) from error
-    if sum(mechanisms(event).values()) > REPEATS_MAX:
-        raise PeerError(
-            f"A DP event is refused: it composes more than {REPEATS_MAX} mechanisms.",
-            remedy="Ask its author for an event that one round can hold.",
-        )
-    return event
-
-
-def mechanisms(*events: EventJson | DpEvent) -> Counter[Mechanism]:
-    """How often each mechanism runs in ``events``: composition is commutative, so this is all an accountant needs."""
-    counts: Counter[Mechanism] = Counter()
-    for event in events:
-        for mechanism, count in _flattened(read_event(event)):
-            counts[mechanism] += count
-    return counts
-
-
-def to_dp_event(event: EventJson | DpEvent) -> "dp_accounting.DpEvent":
-    """The event in ``dp_accounting``'s own types, of the same structure."""
-    import dp_accounting
-
-    match read_event(event):
-        case GaussianEvent(noise_multiplier=noise):
-            return dp_accounting.GaussianDpEvent(float(noise))
-        case PoissonEvent(rate=rate, event=inner):
-            return dp_accounting.PoissonSampledDpEvent(float(rate), to_dp_event(inner))
-        case RepeatedEvent(count=count, event=repeated):
-            return dp_accounting.SelfComposedDpEvent(to_dp_event(repeated), count)
-        case ComposedEvent(events=parts):
-            return dp_accounting.ComposedDpEvent([to_dp_event(part) for part in parts])
-
-
 def epsilon(events: Iterable[EventJson | DpEvent], *, delta: Decimal, order: int) -> float:
     """Epsilon of all ``events`` together at ``delta``, by Renyi divergence of one fixed ``order``.
 
-    No events: 0. The conversion (Canonne, Kamath and Steinke 2020, proposition 12) adds a part that depends on order
-    and delta only, so that the first event costs far more than the next.
+    It is that of the person who lost most (:func:`federation.rules.events.people`). No events: 0. The conversion
+    (Canonne, Kamath and Steinke 2020, proposition 12) adds a part that depends on order and delta only, so that the
+    first event costs far more than the next.
     """
-    return _filter_epsilon(mechanisms(*events), delta=delta, order=order)
+    return max(_filter_epsilon(mechanisms(*lost), delta=delta, order=order) for lost in people(events).values())
 
 
 def round_event(plan: StudyPlan) -> dict[str, Any]:
@@ -168,12 +57,12 @@ def round_event(plan: StudyPlan) -> dict[str, Any]:
     Raises:
         PrivacyError: no noise keeps the plan's epsilon (:func:`derive_noise_multiplier`).
     """
-    return event_json(_round_event(plan, derive_noise_multiplier(plan)))
+    return event_json(_on_its_people(plan, _round_event(plan, derive_noise_multiplier(plan))))
 
 
 def count_event(plan: StudyPlan) -> dict[str, Any]:
     """What a round costs in which the node counted its cohort and then refused to train."""
-    return event_json(_count_event(plan))
+    return event_json(_on_its_people(plan, _count_event(plan)))
 
 
 def study_event(plan: StudyPlan) -> dict[str, Any]:
@@ -182,8 +71,7 @@ def study_event(plan: StudyPlan) -> dict[str, Any]:
     Raises:
         PrivacyError: as :func:`round_event`.
     """
-    event = _round_event(plan, derive_noise_multiplier(plan))
-    return event_json(RepeatedEvent(count=plan.rounds.count, event=event))
+    return event_json(repeated(round_event(plan), plan.rounds.count))
 
 
 def derive_noise_multiplier(plan: StudyPlan) -> Decimal:
@@ -214,13 +102,19 @@ def best_order(plan: StudyPlan) -> int:
 def pld_epsilon(events: Iterable[EventJson | DpEvent], delta: Decimal) -> float:
     """Epsilon of ``events`` at ``delta`` by privacy loss distributions: non-adaptive, reported beside the filter's.
 
+    It is that of the person who lost most.
+
     Work is bounded whatever the events are: unsampled Gaussians are first composed exactly into one, the grid is
     coarsened to 100,000 cells, and beyond eight kinds of sampled mechanism the amplification is forgone; losses beyond
     any grid are read by Renyi divergence. Each of these makes the figure larger, never smaller.
     """
+    each = {frozenset(counts.items()): counts for counts in (mechanisms(*lost) for lost in people(events).values())}
+    return max(_pld_epsilon(counts, delta) for counts in each.values())
+
+
+def _pld_epsilon(counts: Counter[Mechanism], delta: Decimal) -> float:
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    counts = mechanisms(*events)
     if not counts:
         return 0.0
     sampled = {kind: count for kind, count in counts.items() if kind[0] < 1}
@@ -304,8 +198,12 @@ def _smallest_noise(terms: _Terms) -> Decimal:
     return high * QUANTUM
 
 
+def _on_its_people(plan: StudyPlan, event: WholeEvent) -> DpEvent:
+    return event if plan.cohort.part is None else PartEvent(part=plan.cohort.part, event=event)
+
+
 def _round_event(plan: StudyPlan, noise_multiplier: Decimal) -> ComposedEvent:
-    step: DpEvent = GaussianEvent(noise_multiplier=noise_multiplier)
+    step: WholeEvent = GaussianEvent(noise_multiplier=noise_multiplier)
     if plan.privacy.sampling_rate < 1:
         step = PoissonEvent(rate=plan.privacy.sampling_rate, event=GaussianEvent(noise_multiplier=noise_multiplier))
     if plan.training.local_steps > 1:
@@ -320,30 +218,6 @@ def _count_event(plan: StudyPlan) -> GaussianEvent:
 def _quantised(noise_multiplier: Decimal) -> Decimal:
     """Rounded up to whole millionths, for logs: the same figure in the plan, in the event and in the noise."""
     return noise_multiplier.quantize(QUANTUM, rounding=ROUND_CEILING)
-
-
-@functools.lru_cache(maxsize=_CACHED_MAX)
-def _parsed(data: bytes) -> DpEvent:
-    """One text is one event: a ledger that is read again and again parses each once. Events are frozen."""
-    return read_event(parse_canonical(data, max_bytes=EVENT_BYTES_MAX))
-
-
-@functools.lru_cache(maxsize=_CACHED_MAX)
-def _flattened(event: DpEvent) -> tuple[tuple[Mechanism, int], ...]:
-    return tuple(_flatten(event, 1))
-
-
-def _flatten(event: DpEvent, times: int) -> Iterator[tuple[Mechanism, int]]:
-    match event:
-        case GaussianEvent():
-            yield (Decimal(1), event.noise_multiplier), times
-        case PoissonEvent():
-            yield (event.rate, event.event.noise_multiplier), times
-        case RepeatedEvent():
-            yield from _flatten(event.event, times * event.count)
-        case ComposedEvent():
-            for part in event.events:
-                yield from _flatten(part, times)
 
 
 def _filter_epsilon(counts: Counter[Mechanism], *, delta: Decimal, order: int) -> float:

@@ -37,7 +37,7 @@ def explain(plan: StudyPlan) -> str:
         *_declared(plan),
         (
             f"Whose data. {whose} It is asked anew in every round. A round needs about {plan.cohort.minimum} "
-            "people or more at your institution (judged on a noisy count)."
+            f"people or more at your institution (judged on a noisy count).{_part(plan)}"
         ),
         (f"Which data. {_columns(plan)} The rows stay where they are; only a noised update of the model leaves."),
         (
@@ -62,6 +62,17 @@ def explain(plan: StudyPlan) -> str:
         ),
     ]
     return "\n\n".join(paragraphs)
+
+
+def _part(plan: StudyPlan) -> str:
+    """Which of the people a study is about, in one sentence, where it is not about all."""
+    part = plan.cohort.part
+    if part is None:
+        return ""
+    return (
+        f" It uses one in {2 ** len(part)} of your people: those whose pseudonym's hash begins with the bits {part}. "
+        "Give the nominal cohort of that part. Nobody else's budget is spent."
+    )
 
 
 def _combined(plan: StudyPlan) -> str:

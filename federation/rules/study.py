@@ -18,6 +18,7 @@ from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, size
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.parts import Part
 from federation.rules.schema import SchemaContract
 from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe
 
@@ -123,9 +124,16 @@ class Rounds(Wire):
 
 
 class Cohort(Wire):
-    """The smallest cohort that a node may train on, judged on a noisy count."""
+    """The smallest cohort that a node may train on, judged on a noisy count; and which part of its people, if not all.
+
+    Attributes:
+        minimum: people.
+        part: by the public rule of ``federation.rules.parts``, such as ``01`` for one quarter; studies on parts without
+            common people spend separate budgets.
+    """
 
     minimum: Annotated[int, Field(ge=1)]
+    part: Part | None = None
 
 
 class Aggregation(Wire):

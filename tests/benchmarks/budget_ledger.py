@@ -19,7 +19,8 @@ from pathlib import Path
 
 from clients.privacy.budget import BudgetLedger
 from clients.storage import open_node
-from federation.rules.accounting import GaussianEvent, PoissonEvent, RepeatedEvent, epsilon, pld_epsilon
+from federation.rules.accounting import epsilon, pld_epsilon
+from federation.rules.events import GaussianEvent, PoissonEvent, RepeatedEvent
 
 TURNS = 5
 DELTA = Decimal("1e-5")

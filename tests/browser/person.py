@@ -46,5 +46,6 @@ class Person:
     def withdraw(self) -> None:
         self.page.goto("/mine")
         self.click("Withdraw", "link")
+        self.page.wait_for_url("**/withdraw")  # with its script: a faster click lets the institution attest
         self.click("Yes, withdraw")
         self.page.wait_for_url("**/receipt/*")

@@ -1,5 +1,6 @@
 """One institution's round: charged before it reads, stored before it answers, and never trained twice."""
 
+import json
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlmodel import update
 from study_in_memory import InMemoryStudy, Institution, key_of
 
 from clients.contribution import REFUSALS, Answer, Contribution, Task
+from clients.data.dataset import add_dataset
 from clients.privacy.budget import State
 from clients.privacy.noise import NoNoise
 from consent.registry.tables import ConsentCosignature
@@ -188,6 +190,51 @@ def test_a_file_that_cannot_be_used_is_not_described_outside(
     assert b"p03" not in answer.data
     assert ash.stored() == {}
     assert make().commit(task(base)) == answer  # remembered: asking again reads nothing again
+
+
+def test_a_node_that_does_not_know_its_file_refuses_uncharged_and_can_be_told(
+    make: Make, ash: Institution, base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_dataset(ash.engine, ash.file, subject_column="person", name="second", now=ash.study.clock())
+    assert code(make().commit(task(base))) == "no-data-set"
+    assert "several data sets" in caplog.text
+    assert state(ash) is None
+    assert make(dataset="second").commit(task(base)).kind == "commitment"
+
+
+PART = "0"
+"""Seven of the twelve: p00, p02, p03, p05, p06, p09 and p10."""
+
+
+def test_a_study_on_a_part_of_the_people_uses_and_charges_nobody_else(tmp_path: Path) -> None:
+    with InMemoryStudy(tmp_path, sites=2, cohort={"minimum": 5, "part": PART}) as study:
+        ash = study["ash"]
+        ash.stop()
+        base = study.blobs.put(pack(initial_model(study.plan, 7)))
+        work = ash.contribution()
+        assert work.commit(task(base)).kind == "commitment"
+        update, _ = open_signed(Update, work.reveal(1).data)
+        assert json.loads(ash.uses()[1].subjects) == ["p00", "p02", "p03", "p05", "p06", "p09", "p10"]
+        assert update.event == round_event(study.plan)
+        assert update.event["part"] == PART
+        assert ash.budget.spent_by_part() == {"0": ash.budget.spent(), "1": 0.0}
+
+
+def test_whoever_is_outside_of_the_part_changes_nothing_that_leaves(tmp_path: Path) -> None:
+    payloads = []
+    for age in ("68", "28"):
+        folder = tmp_path / age
+        folder.mkdir()
+        with InMemoryStudy(folder, sites=2, cohort={"minimum": 5, "part": PART}) as study:
+            ash = study["ash"]
+            ash.stop()
+            ash.file.write_bytes(ash.file.read_bytes().replace(b"p01,68", f"p01,{age}".encode()))
+            assert f"p01,{age}".encode() in ash.file.read_bytes()
+            add_dataset(ash.engine, ash.file, subject_column="person", name="ash", replace=True, now=study.clock())
+            base = study.blobs.put(pack(initial_model(study.plan, 7)))
+            assert ash.contribution().commit(task(base)).kind == "commitment"
+            payloads.append(ash.stored()[1].payload)
+    assert payloads[0] == payloads[1]
 
 
 def test_where_the_registry_cannot_answer_nobody_is_used_and_why_stays_inside(

@@ -13,7 +13,7 @@ from dp_accounting.rdp import RdpAccountant
 from clients.privacy.audit.findings import Check, exact
 from clients.privacy.audit.path import LIFETIME_DELTA, RENYI_ORDER, AuditedPath
 from clients.storage import memory_node
-from federation.rules.accounting import DpEvent, GaussianEvent, PoissonEvent, RepeatedEvent
+from federation.rules.events import DpEvent, GaussianEvent, PoissonEvent, RepeatedEvent
 
 _TOLERANCE: Final = 1e-6
 _NOISE: Final = Decimal("6.5")

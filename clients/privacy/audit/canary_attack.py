@@ -23,7 +23,7 @@ from scipy import optimize, stats
 from clients.privacy.audit.path import AuditedPath
 from clients.privacy.audit.probe import CLIP, Members, Probe, audit_plan, canaries
 from clients.storage import memory_node
-from federation.rules.accounting import GaussianEvent
+from federation.rules.events import GaussianEvent
 from federation.rules.fixedpoint import Floats
 
 FEATURES: Final = 512

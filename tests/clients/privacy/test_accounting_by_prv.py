@@ -7,7 +7,8 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from opacus.accountants.prv import PRVAccountant
 
-from federation.rules.accounting import GaussianEvent, PoissonEvent, RepeatedEvent, epsilon, pld_epsilon, to_dp_event
+from federation.rules.accounting import epsilon, pld_epsilon
+from federation.rules.events import GaussianEvent, PoissonEvent, RepeatedEvent, to_dp_event
 
 DELTA = Decimal("1e-5")
 

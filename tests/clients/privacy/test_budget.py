@@ -77,6 +77,42 @@ def test_a_whole_study_fits_its_own_epsilon_and_not_a_round_more(ledger: BudgetL
     assert not ledger.would_fit(round_event(plan))
 
 
+def on(part: str, noise: str) -> dict[str, Any]:
+    return {"type": "part", "part": part, "event": gaussian(noise)}
+
+
+def test_studies_on_other_people_spend_other_budgets(ledger: BudgetLedger) -> None:
+    strong = "1.6"
+    complete(ledger, "left-0123456789ab", 1, on("0", strong))
+    once = ledger.spent()
+    complete(ledger, "right-0123456789ab", 1, on("1", strong))
+    assert ledger.spent() == once
+    assert ledger.spent_by_part() == {"0": once, "1": once}
+    for part in ("0", "01", "1"):
+        with pytest.raises(PrivacyError, match=f"part {part}'s people"):
+            ledger.reserve("again-0123456789ab", 1, on(part, strong))
+    with pytest.raises(PrivacyError, match="does not fit the privacy budget:"):
+        ledger.reserve("all-0123456789ab", 1, gaussian(strong))
+
+
+def test_a_part_that_is_spent_leaves_the_others_what_they_have(ledger: BudgetLedger) -> None:
+    ledger.record("restored-0123456789ab", 1, on("00", "0.5"))  # far beyond the cap: it has happened elsewhere
+    assert ledger.remaining() == 0
+    assert not ledger.would_fit(on("0", "9"))
+    assert ledger.would_fit(on("01", "9"))
+    complete(ledger, STUDY, 1, on("01", "9"))
+    assert ledger.spent_by_part()["01"] < 3
+
+
+def test_a_round_cannot_end_on_other_people_than_it_was_reserved_for(ledger: BudgetLedger) -> None:
+    ledger.reserve(STUDY, 1, on("0", "6"))
+    ledger.start(STUDY, 1)
+    for other in (on("1", "6"), on("01", "6"), gaussian("6")):
+        with pytest.raises(PrivacyError, match="not reserved"):
+            ledger.commit(STUDY, 1, other)
+    ledger.commit(STUDY, 1, on("0", "6"))
+
+
 def test_spent_is_what_dp_accounting_says_of_the_logged_events(ledger: BudgetLedger) -> None:
     complete(ledger, "a", 1, {"type": "composed", "events": [gaussian("6"), gaussian("20")]})
     complete(ledger, "b", 1, gaussian("9.5"))
