@@ -24,11 +24,12 @@ from federation.errors import PrivacyError
 from federation.learning.torch_models import build_module
 from federation.rules.admission import parameter_count
 from federation.rules.encoding import SubjectBatch
+from federation.rules.families import widest
 from federation.rules.fixedpoint import Floats
 from federation.rules.study import StudyPlan
 
 _NUMBERS_MAX: Final = 1 << 22
-"""How many numbers the per-subject gradients of one part of a batch may hold: 32 MiB."""
+"""How many numbers the per-subject gradients, or the widest layer, of one part of a batch may hold: 32 MiB."""
 
 
 def train(
@@ -77,17 +78,17 @@ def train(
         for _ in range(plan.training.local_steps):
             drawn = noise.coins(len(batch.subjects), Fraction(privacy.sampling_rate))
             total = noise.discrete_gaussian(len(base), std)
-            for rows in _chunks(drawn, len(base)):
+            for rows in _chunks(drawn, max(len(base), batch.x.shape[1] * widest(plan.model))):
                 found = gradients(torch.from_numpy(current), *(part[rows] for part in tensors))
                 total = total + clipped_sum(found, privacy.clip)
             current = current - learning_rate * (from_steps(total, privacy.clip) / expected + l2 * current)
         return current - base
 
 
-def _chunks(drawn: Bools, parameters: int) -> Sequence[torch.Tensor]:
-    """The places of those drawn, in parts whose gradients fit into memory; sums of integers do not mind."""
+def _chunks(drawn: Bools, numbers: int) -> Sequence[torch.Tensor]:
+    """The places of those drawn, in parts that fit into memory at ``numbers`` each; sums of integers do not mind."""
     places = torch.from_numpy(np.flatnonzero(drawn))
-    return torch.split(places, min(AT_ONCE, max(1, _NUMBERS_MAX // parameters))) if len(places) else ()
+    return torch.split(places, min(AT_ONCE, max(1, _NUMBERS_MAX // numbers))) if len(places) else ()
 
 
 def _check(plan: StudyPlan, base: Floats, batch: SubjectBatch, nominal_cohort: int, noise_multiplier: Decimal) -> None:

@@ -1,11 +1,12 @@
 """Models from a plan, in numpy: how many parameters, what they are called, what they compute.
 
 A model is one flat vector. ``logistic``: one weight per encoded feature in the order of ``feature_names``, then the
-bias. ``mlp`` and ``cnn``: layer by layer, each its weights (a row per unit or filter), then its biases.
+bias. Others: layer by layer, each its weights (a row per unit or filter), then its biases, if it has any.
 Torch is not needed to evaluate or verify such a model; the node's training builds the same one in torch
 (``federation.learning.torch_models``).
 """
 
+import functools
 import math
 
 import numpy as np
@@ -14,7 +15,18 @@ from federation.errors import PeerError
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import tagged_hash
 from federation.rules.encoding import feature_names
-from federation.rules.families import LOGISTIC, STRIDE, CnnModel, LogisticModel, MlpModel, Model, shapes, size
+from federation.rules.families import (
+    LOGISTIC,
+    NORM_EPSILON,
+    STRIDE,
+    CnnModel,
+    LogisticModel,
+    MlpModel,
+    Model,
+    TransformerModel,
+    shapes,
+    size,
+)
 from federation.rules.fixedpoint import SCALE, Floats, Integers
 from federation.rules.study import StudyPlan
 
@@ -101,6 +113,8 @@ def batched_logits(models: Floats, x: Floats, model: Model = LOGISTIC) -> Floats
         return _weighed(models[:, None, :-1], models[:, -1:], columns[None])[:, 0]
     if isinstance(model, CnnModel):
         return _cnn_logits(models, columns, model)
+    if isinstance(model, TransformerModel):
+        return _transformer_logits(models, columns, model)
     return _mlp_logits(models, columns, model)
 
 
@@ -135,6 +149,57 @@ def _cnn_logits(models: Floats, columns: Floats, model: CnnModel) -> Floats:
         signals = _activated(outputs, model.activation)
     flat = signals.reshape(len(signals), -1, columns.shape[1])
     return _weighed(models[:, None, start:-1], models[:, -1:], flat)[:, 0]
+
+
+def _transformer_logits(models: Floats, columns: Floats, model: TransformerModel) -> Floats:
+    """float64 [C, P] and [F, n] -> [C, n]; signals are [C, numbers, T * n], all places of all records side by side."""
+    length, count = model.length, columns.shape[1]
+    named: dict[str, Floats] = {}
+    start = 0
+    for name, shape in shapes(model, len(columns)).items():
+        named[name] = models[:, start : start + math.prod(shape)].reshape(-1, *shape)
+        start += math.prod(shape)
+    no_bias = np.zeros((len(models), model.width))
+    readings, places = np.split(named["embed.weight"], [model.channels], axis=2)
+    signals = _weighed(readings, named["embed.bias"], columns.reshape(1, model.channels, -1))
+    signals = (signals.reshape(*signals.shape[:2], length, -1) + places[..., None]).reshape(signals.shape)
+    for layer in (f"layer{number}" for number in range(1, model.layers + 1)):
+        normal = _normalised(signals)
+        query, key, value = (
+            _weighed(named[f"{layer}.{part}.weight"], no_bias, normal).reshape(
+                len(models), model.heads, -1, length, count
+            )
+            for part in ("query", "key", "value")
+        )
+        attended = _attended(query, key, value).reshape(signals.shape)
+        signals = signals + _weighed(named[f"{layer}.attended.weight"], no_bias, attended)
+        hidden = _weighed(named[f"{layer}.hidden.weight"], named[f"{layer}.hidden.bias"], _normalised(signals))
+        hidden = _activated(hidden, model.activation)
+        signals = signals + _weighed(named[f"{layer}.back.weight"], named[f"{layer}.back.bias"], hidden)
+    ended = _normalised(signals).reshape(len(models), model.width, length, count)
+    averages = functools.reduce(np.add, (ended[:, :, place] for place in range(length))) / length
+    return _weighed(named["output.weight"], named["output.bias"], averages)[:, 0]
+
+
+def _normalised(signals: Floats) -> Floats:
+    """Mean 0 and variance 1 over a place's numbers (axis 1), which are added one after the other."""
+    numbers = range(signals.shape[1])
+    centred = signals - (functools.reduce(np.add, (signals[:, at] for at in numbers)) / len(numbers))[:, None]
+    variance = functools.reduce(np.add, (centred[:, at] * centred[:, at] for at in numbers)) / len(numbers)
+    result: Floats = centred / np.sqrt(variance + NORM_EPSILON)[:, None]
+    return result
+
+
+def _attended(query: Floats, key: Floats, value: Floats) -> Floats:
+    """Scaled dot-product attention: float64 [C, heads, e, T, n] each -> [C, heads, e, T, n]."""
+    width, length = query.shape[2:4]
+    products = (query[:, :, at, :, None] * key[:, :, at, None] for at in range(width))
+    scores = functools.reduce(np.add, products) / math.sqrt(width)  # [C, heads, T asking, T asked, n]
+    weights = np.exp(scores - scores.max(axis=3, keepdims=True))
+    total = functools.reduce(np.add, (weights[:, :, :, at] for at in range(length)))
+    heard = (weights[:, :, None, :, at] * value[:, :, :, None, at] for at in range(length))
+    result: Floats = functools.reduce(np.add, heard) / total[:, :, None]
+    return result
 
 
 def _weighed(weights: Floats, biases: Floats, signals: Floats) -> Floats:

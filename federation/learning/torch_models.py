@@ -10,7 +10,7 @@ import math
 import torch
 from torch import nn
 
-from federation.rules.families import STRIDE, CnnModel, LogisticModel, MlpModel
+from federation.rules.families import NORM_EPSILON, STRIDE, CnnModel, LogisticModel, MlpModel, TransformerModel
 from federation.rules.study import StudyPlan
 
 
@@ -25,6 +25,8 @@ def build_module(plan: StudyPlan) -> nn.Module:
         module: nn.Module = _linear(inputs, 1)
     elif isinstance(model, CnnModel):
         module = _Convolutions(model)
+    elif isinstance(model, TransformerModel):
+        module = _Transformer(model)
     else:
         layers: list[nn.Module] = []
         for units in model.hidden:
@@ -84,11 +86,11 @@ def load_parameters(module: nn.Module, flat: torch.Tensor) -> None:
             start += numbers
 
 
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    return nn.Linear(inputs, outputs, dtype=torch.float64, device="meta").to_empty(device="cpu")
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    return nn.Linear(inputs, outputs, bias=bias, dtype=torch.float64, device="meta").to_empty(device="cpu")
 
 
-def _activation(model: MlpModel | CnnModel) -> nn.Module:
+def _activation(model: MlpModel | CnnModel | TransformerModel) -> nn.Module:
     return nn.Tanh() if model.activation == "tanh" else nn.ReLU()
 
 
@@ -114,3 +116,51 @@ class _Convolutions(nn.Module):
         records = x.reshape(-1, *self._grid)
         logits: torch.Tensor = self.output(self.layers(records).flatten(start_dim=1))
         return logits.reshape(*x.shape[:2], 1)
+
+
+class _Transformer(nn.Module):
+    """A ``TransformerModel``: [B, k, F] -> [B, k, 1], every record by itself. Linear layers hold all parameters."""
+
+    def __init__(self, model: TransformerModel) -> None:
+        super().__init__()
+        self._grid = (model.channels, model.length)
+        self.embed = _linear(sum(self._grid), model.width)
+        self.layers = nn.ModuleList(_TransformerLayer(model) for _ in range(model.layers))
+        self.output = _linear(model.width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        readings = x.reshape(-1, *self._grid).transpose(1, 2)
+        place = torch.eye(self._grid[1], dtype=x.dtype).expand(len(readings), -1, -1)
+        signals = self.embed(torch.cat((readings, place), dim=2))
+        for layer in self.layers:
+            signals = layer(signals)
+        logits: torch.Tensor = self.output(_normalised(signals).mean(dim=1))
+        return logits.reshape(*x.shape[:2], 1)
+
+
+class _TransformerLayer(nn.Module):
+    """[N, T, width] -> [N, T, width]."""
+
+    def __init__(self, model: TransformerModel) -> None:
+        super().__init__()
+        self._heads = model.heads
+        self.query, self.key, self.value, self.attended = (
+            _linear(model.width, model.width, bias=False) for _ in range(4)
+        )
+        self.hidden, self.activation = _linear(model.width, model.hidden), _activation(model)
+        self.back = _linear(model.hidden, model.width)
+
+    def forward(self, signals: torch.Tensor) -> torch.Tensor:
+        normal = _normalised(signals)
+        query, key, value = (
+            part(normal).unflatten(2, (self._heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        weights = (query @ key.transpose(2, 3) / math.sqrt(query.shape[3])).softmax(dim=3)
+        signals = signals + self.attended((weights @ value).transpose(1, 2).flatten(2))
+        result: torch.Tensor = signals + self.back(self.activation(self.hidden(_normalised(signals))))
+        return result
+
+
+def _normalised(signals: torch.Tensor) -> torch.Tensor:
+    """Each place's numbers with mean 0 and variance 1, without parameters."""
+    return nn.functional.layer_norm(signals, signals.shape[-1:], eps=NORM_EPSILON)

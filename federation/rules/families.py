@@ -7,7 +7,7 @@ A plan names a family and its sizes; it never carries code. Sizes are bounded, a
 import math
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from federation.rules.wire import Wire
 
@@ -16,6 +16,9 @@ PARAMETERS_MAX: Final = 1 << 20
 
 STRIDE: Final = 2
 """How many places a convolution moves on."""
+
+NORM_EPSILON: Final = 1e-5
+"""What is added to a variance before a transformer divides by its root."""
 
 
 class LogisticModel(Wire):
@@ -61,7 +64,37 @@ class CnnModel(Wire):
         return tuple(result)
 
 
-Model = LogisticModel | MlpModel | CnnModel
+class TransformerModel(Wire):
+    """A small transformer encoder (Vaswani et al. 2017), for windows of a sequence of ``length`` places.
+
+    A record's numbers are ``channels`` series of ``length``, one after the other, as a ``cnn`` reads them. Each place
+    is embedded in ``width`` numbers, by a linear map of its readings and of which place it is. Each of ``layers`` adds
+    attention in ``heads`` heads, then a perceptron of ``hidden`` units; both read their input normalised, without
+    parameters (Xiong et al. 2020). The normalised end is averaged over the places and weighed into one logit.
+    """
+
+    family: Literal["transformer"]
+    channels: Annotated[int, Field(ge=1, le=16)] = 1
+    length: Annotated[int, Field(ge=2, le=128)]
+    width: Annotated[int, Field(ge=2, le=64)]
+    heads: Annotated[int, Field(ge=1, le=8)] = 1
+    layers: Annotated[int, Field(ge=1, le=2)] = 1
+    hidden: Annotated[int, Field(ge=1, le=256)]
+    activation: Literal["tanh", "relu"] = "relu"
+
+    @model_validator(mode="after")
+    def _divides(self) -> "TransformerModel":
+        if self.width % self.heads:
+            raise ValueError("model.width must be a multiple of model.heads")
+        return self
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers a record has."""
+        return self.channels * self.length
+
+
+Model = LogisticModel | MlpModel | CnnModel | TransformerModel
 ModelSpec = Annotated[Model, Field(discriminator="family")]
 
 LOGISTIC: Final = LogisticModel(family="logistic")
@@ -84,6 +117,13 @@ def shapes(model: Model, inputs: int) -> dict[str, tuple[int, ...]]:
             result |= {f"conv{layer}.weight": (filters, before, *kernel), f"conv{layer}.bias": (filters,)}
             before = filters
         before *= math.prod(model.grids[-1])
+    elif isinstance(model, TransformerModel):
+        before, hidden = model.width, model.hidden
+        result |= {"embed.weight": (before, model.channels + model.length), "embed.bias": (before,)}
+        for block in (f"layer{number}" for number in range(1, model.layers + 1)):
+            result |= {f"{block}.{part}.weight": (before, before) for part in ("query", "key", "value", "attended")}
+            result |= {f"{block}.hidden.weight": (hidden, before), f"{block}.hidden.bias": (hidden,)}
+            result |= {f"{block}.back.weight": (before, hidden), f"{block}.back.bias": (before,)}
     else:
         before = inputs
         for layer, units in enumerate(model.hidden, start=1):
@@ -101,4 +141,6 @@ def widest(model: Model) -> int:
     """The most numbers that one record takes in any layer after the inputs: what an evaluation's memory goes by."""
     if isinstance(model, CnnModel):
         return max(count * math.prod(grid) for count, grid in zip(model.filters, model.grids[1:], strict=True))
+    if isinstance(model, TransformerModel):
+        return model.length * max(model.heads * model.length, model.hidden, model.width)
     return max(model.hidden) if isinstance(model, MlpModel) else 1

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, Valid
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
-from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, size
+from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, TransformerModel, size
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.parts import Part
 from federation.rules.schema import SchemaContract
@@ -220,8 +220,9 @@ class StudyPlan(Wire):
     @model_validator(mode="after")
     def _bounded(self) -> "StudyPlan":
         inputs = self.schema_contract.inputs
-        if isinstance(self.model, CnnModel) and self.model.inputs != inputs:
-            raise ValueError(f"model: a cnn of this shape takes {self.model.inputs} numbers, and a row holds {inputs}")
+        if isinstance(self.model, CnnModel | TransformerModel) and self.model.inputs != inputs:
+            takes = f"a {self.model.family} of this shape takes {self.model.inputs} numbers"
+            raise ValueError(f"model: {takes}, and a row holds {inputs}")
         if size(self.model, inputs) > PARAMETERS_MAX:
             raise ValueError(f"model: more than {PARAMETERS_MAX} parameters")
         return self

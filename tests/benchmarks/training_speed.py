@@ -44,6 +44,11 @@ CASES: dict[str, tuple[int, int, dict[str, Any]]] = {
         128,
         {"family": "cnn", "channels": 3, "shape": [96], "filters": [8, 16]},
     ),
+    "transformer of 2 layers, 32 readings of 3 sensors": (
+        96,
+        128,
+        {"family": "transformer", "channels": 3, "length": 32, "width": 16, "heads": 2, "layers": 2, "hidden": 32},
+    ),
 }
 
 

@@ -30,9 +30,10 @@ UNTIL_ILL = {
     [
         {"model": {"family": "mlp", "hidden": [4], "activation": "tanh"}},
         {"model": {"family": "cnn", "shape": [3], "filters": [2]}},
+        {"model": {"family": "transformer", "length": 3, "width": 4, "hidden": 4}},
         {"schema": UNTIL_ILL},
     ],
-    ids=["mlp", "cnn", "survival"],
+    ids=["mlp", "cnn", "transformer", "survival"],
 )
 def test_a_study_is_trained_valued_and_paid(tmp_path: Path, changes: dict[str, Any]) -> None:
     with InMemoryStudy(tmp_path, sites=2, rounds={"count": 2}, **changes) as study:

@@ -117,6 +117,7 @@ def test_training_agrees_with_the_oracle(
         {"family": "mlp", "hidden": [4, 3], "activation": "tanh"},
         {"family": "mlp", "hidden": [4], "activation": "relu"},
         {"family": "cnn", "shape": [5], "filters": [3, 2]},
+        {"family": "transformer", "length": 5, "width": 4, "heads": 2, "hidden": 6, "activation": "tanh"},
     ],
     ids=str,
 )

@@ -37,6 +37,8 @@ MODELS = [
     {"family": "cnn", "shape": [4], "filters": [3]},
     {"family": "cnn", "shape": [2, 2], "filters": [3, 2], "activation": "relu"},
     {"family": "cnn", "channels": 2, "shape": [2], "filters": [2, 2], "kernel": 5},
+    {"family": "transformer", "length": 4, "width": 6, "heads": 2, "layers": 2, "hidden": 5},
+    {"family": "transformer", "channels": 2, "length": 2, "width": 3, "hidden": 4, "activation": "tanh"},
 ]
 each_model = pytest.mark.parametrize("spec", MODELS, ids=str)
 
