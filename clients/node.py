@@ -6,14 +6,13 @@ in the folder: a node that was killed goes on where its database stands.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
-from sqlmodel import col, select
 
 from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
@@ -21,11 +20,10 @@ from clients.erasure import forget_erased
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
-from clients.storage import StudyMembership, open_node
+from clients.storage import StudyMembership
 from clients.witness import Witness
-from consent.cosigning import COSIGNING_TABLES, ConsentLogWitness
-from consent.registry import TABLES as CONSENT_TABLES
-from consent.registry import Registry, open_registry
+from consent.cosigning import ConsentLogWitness
+from consent.registry import Registry
 from consent.rules.decision import use_of
 from federation.coordinator.history import system_clock
 from federation.coordinator.protocols import (
@@ -41,7 +39,6 @@ from federation.coordinator.protocols import (
 )
 from federation.coordinator.relay import ask_through
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
-from federation.identity import create_key, load_key
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
@@ -52,10 +49,9 @@ from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_agreement, open_plan
-from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
-from federation.storage.blobs import BlobStore, FolderBlobStore
-from federation.storage.database import open_database, read, write
-from federation.storage.evidence import EvidenceStore, FolderEvidence, MemoryEvidence
+from federation.storage.blobs import BlobStore
+from federation.storage.database import read
+from federation.storage.evidence import EvidenceStore, MemoryEvidence
 from federation.storage.log import SqliteLog
 
 if TYPE_CHECKING:
@@ -71,100 +67,6 @@ GRANTS_WAIT_S_MAX: Final = 10.0
 GRANTS_WAIT_SHARE: Final = 0.2
 """Of a round's deadline: how long a round waits for grants that wait for witnesses, at most."""
 OnProgress = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFolder:
-    """An opened node. ``consent_engine`` is the registry's database: the node's own, or another by URL."""
-
-    files: PartyFolder
-    settings: PartySettings
-    key: PrivateKey
-    engine: Engine
-    consent_engine: Engine
-    blobs: FolderBlobStore
-
-    @property
-    def registry(self) -> Registry:
-        """The institution's consents."""
-        return open_registry(self.consent_engine, self.key, batch_size=self.settings.consent_batch_size)
-
-    def membership(self, study: str | None = None) -> StudyMembership:
-        """The study that this node joined; without a name, the newest.
-
-        Raises:
-            OperatorError: none, or none of that name.
-        """
-        with read(self.engine) as session:
-            rows = list(session.exec(select(StudyMembership).order_by(col(StudyMembership.joined_at))))
-        chosen = [row for row in rows if study in (None, row.study)]
-        if not chosen:
-            known = ", ".join(row.study for row in rows) or "none yet"
-            raise OperatorError(
-                f"This node has not joined {study or 'a study'} (joined: {known}).",
-                remedy="Join with the string that the coordinator sent: `accord node join INVITATION --dir DIR`.",
-            )
-        return chosen[-1]
-
-    def update_membership(self, study: str, **values: Any) -> None:
-        """Store fields of a membership durably."""
-        with write(self.engine) as session:
-            row = session.get(StudyMembership, study)
-            if row is None:
-                raise OperatorError(f"This node has not joined {study}.", remedy="Join it first.")
-            for name, value in values.items():
-                setattr(row, name, value)
-            session.add(row)
-
-    @property
-    def evidence(self) -> FolderEvidence:
-        """Proofs that another party showed different histories."""
-        return FolderEvidence(self.files.evidence)
-
-    def replica(self, study: str) -> SqliteLog:
-        """This node's copy of a study's log."""
-        return SqliteLog(self.engine, study)
-
-
-def create_node(path: Path, settings: PartySettings) -> NodeFolder:
-    """Make a node in an empty folder, its lifetime budget fixed.
-
-    Raises:
-        OperatorError: a party lives there already.
-    """
-    create_settings(path, settings)
-    create_key(PartyFolder(path).key)
-    opened = open_node_folder(path)
-    BudgetLedger.create(
-        opened.engine,
-        epsilon=settings.lifetime_epsilon,
-        delta=settings.lifetime_delta,
-        order=settings.renyi_order,
-        clock=system_clock,
-    )
-    return opened
-
-
-def open_node_folder(path: Path) -> NodeFolder:
-    """Open a node's folder.
-
-    Raises:
-        OperatorError: no node lives there, or its files are damaged or open to others.
-    """
-    files = PartyFolder(path)
-    settings = load_settings(path)
-    if settings.role != "node":
-        raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the node's folder.")
-    engine = open_node(path, *CONSENT_TABLES, *COSIGNING_TABLES)
-    consents = files.consents(settings)
-    return NodeFolder(
-        files=files,
-        settings=settings,
-        key=load_key(files.key),
-        engine=engine,
-        consent_engine=engine if consents == files.database else open_database(consents, *CONSENT_TABLES),
-        blobs=FolderBlobStore(files.blobs),
-    )
 
 
 def join(exchange: Exchange, invitation: Invitation) -> tuple[StudyPlan, bytes]:
@@ -312,15 +214,32 @@ class Node:
         return runtime
 
     def run(
-        self, stop: threading.Event, *, until_settled: bool = False, on_progress: OnProgress = lambda _status: None
+        self,
+        stop: threading.Event,
+        *,
+        until_settled: bool = False,
+        visit_s: float | None = None,
+        on_progress: OnProgress = lambda _status: None,
     ) -> None:
-        """Keep going until ``stop`` (or until the settlement has been seen and cosigned)."""
-        with self.serve():
+        """Keep going until ``stop``.
+
+        Args:
+            stop: ends it, from any thread.
+            until_settled: end as soon as the settlement has been seen and cosigned.
+            visit_s: end after so many seconds. A training that is under way ends first, and its answer is sent if the
+                coordinator is there, else at the next visit.
+            on_progress: told the status again and again.
+        """
+        ends = None if visit_s is None else time.monotonic() + visit_s
+        with self.serve() as runtime:
             while not stop.is_set():
                 self.tick()
                 on_progress(self.status())
                 if until_settled and self._finished():
                     self._follow()  # the settlement may have come since the tick
+                    return
+                there = self._coordinator in self._parts.exchange.connected()
+                if ends is not None and time.monotonic() >= ends and not runtime.busy(sending=there):
                     return
                 stop.wait(_POLL_S)
 

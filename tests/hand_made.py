@@ -7,7 +7,8 @@ import random
 import shutil
 from pathlib import Path
 
-from clients.node import membership_of, open_node_folder
+from clients.folder import open_node_folder
+from clients.node import membership_of
 from federation.cli.main import main
 from federation.coordinator.folder import open_coordinator
 from federation.coordinator.history import system_clock

@@ -25,7 +25,7 @@ def review(folder: DirOption, study: StudyOption = None, as_json: JsonOption = F
 
     Example: accord agreement review --dir node
     """
-    from clients.node import open_node_folder
+    from clients.folder import open_node_folder
 
     membership = open_node_folder(folder).membership(study)
     plan, envelope = open_plan(membership.plan, signer=PublicKey.from_did(membership.coordinator))
@@ -66,7 +66,7 @@ def sign(
 
     Example: accord agreement sign --nominal-cohort 240 --dir node
     """
-    from clients.node import open_node_folder
+    from clients.folder import open_node_folder
     from federation.coordinator.history import system_clock
 
     opened = open_node_folder(folder)
@@ -106,7 +106,7 @@ def revoke(
 
     Example: accord agreement revoke --dir node
     """
-    from clients.node import open_node_folder
+    from clients.folder import open_node_folder
     from federation.coordinator.history import system_clock
 
     opened = open_node_folder(folder)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from clients.node import NodeFolder
+from clients.folder import NodeFolder
 from federation.rules.keys import PublicKey
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from clients.cli.dialling import host_of
-from clients.node import NodeFolder, open_node_folder
+from clients.folder import NodeFolder, open_node_folder
 from clients.storage import StudyMembership
 from federation.cli.output import DirOption, JsonOption, emit, interactive, note
 from federation.cli.running import is_running, last_status

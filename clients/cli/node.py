@@ -8,13 +8,8 @@ import typer
 
 from clients.cli.dialling import host_of
 from clients.cli.doctor import doctor
-from clients.node import (
-    NodeFolder,
-    NodeParts,
-    create_node,
-    membership_of,
-    open_node_folder,
-)
+from clients.folder import NodeFolder, create_node, open_node_folder
+from clients.node import NodeParts, membership_of
 from clients.privacy.budget import BudgetLedger
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import is_running, last_status, running
@@ -116,12 +111,18 @@ def run(
     until_settled: Annotated[
         bool, typer.Option("--until-settled", help="End when the study's settlement has been seen.")
     ] = False,
+    visit_minutes: Annotated[
+        float | None,
+        typer.Option("--for-minutes", min=0.1, help="End after so long: for a machine that is online now and then."),
+    ] = None,
     consent_batch_s: Annotated[
         float, typer.Option("--consent-batch-s", min=1, help="Seconds between two batches of the consent log.")
     ] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Take part in a study until stopped. Stop with Ctrl-C; nothing is lost.
+
+    With --for-minutes a training that is under way is finished first, and sent at the next visit if nobody is there.
 
     Example: accord node run --dir node
     """
@@ -148,7 +149,12 @@ def run(
             )
             note(f"{membership.site} takes part in {membership.study}")
             with health(opened.settings.health, party, partial(_figures, node, opened)):
-                node.run(party.stop, until_settled=until_settled, on_progress=party.show_status)
+                node.run(
+                    party.stop,
+                    until_settled=until_settled,
+                    visit_s=None if visit_minutes is None else 60 * visit_minutes,
+                    on_progress=party.show_status,
+                )
             party.show_status(node.status())
     emit(last_status(opened.files), as_json=as_json, text="The node has stopped; nothing is lost.")
 

@@ -14,7 +14,7 @@ from sqlmodel import select
 
 from clients.demo.comparisons import compare
 from clients.demo.run import Demo
-from clients.node import NodeFolder, open_node_folder
+from clients.folder import NodeFolder, open_node_folder
 from clients.participation import stops
 from clients.privacy.budget import BudgetLedger
 from clients.storage import RoundUse

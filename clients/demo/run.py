@@ -21,7 +21,7 @@ from clients.demo.journal import Journal, Options
 from clients.demo.parties import Parties, PartyFailedError, accord, parties, wait_for
 from clients.demo.split import Split, draw_consents, draw_withdrawals, split_rows
 from clients.demo.studies import STUDIES, DemoStudy
-from clients.node import open_node_folder
+from clients.folder import open_node_folder
 from clients.storage import StudyMembership
 from federation.coordinator.folder import CoordinatorFolder, open_coordinator
 from federation.errors import OperatorError

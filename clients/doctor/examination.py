@@ -15,7 +15,7 @@ from clients.data.dataset import datasets, find_dataset, load_dataset
 from clients.doctor import findings
 from clients.doctor.findings import Finding, Level
 from clients.doctor.reach import reach
-from clients.node import NodeFolder
+from clients.folder import NodeFolder
 from clients.privacy.budget import BudgetLedger
 from clients.storage import StudyMembership
 from federation.errors import AccordError, OperatorError

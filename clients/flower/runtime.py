@@ -96,6 +96,11 @@ class FlowerRuntime:
                         self._replies.popitem(last=False)
             return reply
 
+    def busy(self, *, sending: bool) -> bool:
+        """Whether a message is being worked on; with ``sending``, also whether a reply is still to be sent."""
+        with self._changed:
+            return bool(self._waiting) or (sending and bool(self._outbox))
+
     def close(self) -> None:
         """Take no more messages, send no more replies; a training that is running ends with its own transaction."""
         with self._changed:

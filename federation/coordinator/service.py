@@ -93,6 +93,7 @@ class StudyService:
         )
         self._turned_at = 0.0
         self._quorum_since: float | None = None
+        self._visits: dict[str, float] = {}
         self._cosigned_at = 0.0
 
     def serve(self) -> None:
@@ -141,16 +142,19 @@ class StudyService:
                 invited=self._parts.membership.invited(),
                 connected=[peer.did for peer in connected],
                 pause=pause,
+                seen=self._seen(),
             ),
             "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
             "settled": state.settled,
         }
 
     def _turn(self) -> None:
-        """Tell the status while a round waits for answers, at most once a second."""
+        """Tell the status while a round waits for answers, at most once a second; let visitors catch up on the log."""
         if time.monotonic() - self._turned_at >= _TURN_S:
             self._turned_at = time.monotonic()
             self._on_progress(self.status())
+            if self._history.state.plan.rounds.attendance == "visits":
+                self._cosign(again_s=_COSIGN_AGAIN_S)
 
     def _step(self) -> bool:
         """Do the next thing; False when there is only waiting left."""
@@ -179,8 +183,8 @@ class StudyService:
         return True
 
     def _open_round(self, state: StudyState) -> bool:
-        """Open a round once a quorum is there; the others get a short while to appear."""
-        there = {peer.did for peer in self._parts.exchange.connected()}
+        """Open a round once a quorum is there, or has visited; the others get a short while to appear."""
+        there = self._seen()
         present = [did for did in state.active if did in there]
         if len(present) < state.plan.rounds.quorum:
             self._quorum_since = None
@@ -191,6 +195,15 @@ class StudyService:
         self._quorum_since = None
         self._rounds.open()
         return True
+
+    def _seen(self) -> set[str]:
+        """Who is there now; where nodes visit, also who was there within the last deadline."""
+        rounds, now = self._history.state.plan.rounds, time.monotonic()
+        here = {peer.did for peer in self._parts.exchange.connected()}
+        if rounds.attendance == "together":
+            return here
+        self._visits |= dict.fromkeys(here, now)
+        return {did for did, seen in self._visits.items() if now - seen <= rounds.deadline_s}
 
     def _settle(self, state: StudyState) -> bool:
         """Settle once a quorum of witnesses has cosigned the last round."""

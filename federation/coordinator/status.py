@@ -34,6 +34,7 @@ def awaited(
     invited: Mapping[str, str | None],
     connected: Collection[str] | None,
     pause: Pause | None = None,
+    seen: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """Who must do something before the study goes on, and what.
 
@@ -42,6 +43,7 @@ def awaited(
         invited: site -> did that joined with the invitation, or None.
         connected: the parties (did) that are connected now; None while the coordinator does not run.
         pause: why no further round is opened; None: it is.
+        seen: the parties that count as present although they are not connected: they visited lately.
     """
     state = history.state
     if state.settled and _is_final(history):
@@ -55,7 +57,7 @@ def awaited(
         return _answers(state, state.round, there)
     if pause is not None and not state.complete:
         return [_item("coordinator", f"the study to go on (`accord study resume`; {pause})")]
-    return _cosignatures(history, there) if state.complete else _connections(state, there)
+    return _cosignatures(history, there) if state.complete else _connections(state, there | set(seen))
 
 
 def awaited_cosignatures(history: StudyHistory) -> set[str]:

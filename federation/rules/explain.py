@@ -49,7 +49,8 @@ def explain(plan: StudyPlan) -> str:
         ),
         (
             f"How long. {rounds.count} rounds of at most {rounds.deadline_s} s each way; {rounds.participants} "
-            f"institutions, at least {rounds.quorum} of them in a round that counts. {_combined(plan)}"
+            f"institutions, at least {rounds.quorum} of them in a round that counts. "
+            f"{_attendance(plan)}{_combined(plan)}"
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
@@ -73,6 +74,12 @@ def _part(plan: StudyPlan) -> str:
         f" It uses one in {2 ** len(part)} of your people: those whose pseudonym's hash begins with the bits {part}. "
         "Give the nominal cohort of that part. Nobody else's budget is spent."
     )
+
+
+def _attendance(plan: StudyPlan) -> str:
+    if plan.rounds.attendance == "together":
+        return ""
+    return "Your node need not stay online: a visit within each of these times is enough. "
 
 
 def _combined(plan: StudyPlan) -> str:

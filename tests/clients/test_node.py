@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from study_in_memory import InMemoryStudy, key_of
 
-from clients.node import Node, create_node, join, membership_of, open_node_folder
+from clients.folder import create_node, open_node_folder
+from clients.node import Node, join, membership_of
 from clients.storage import StudyMembership
 from federation.coordinator.folder import create_coordinator
 from federation.coordinator.membership import invite

@@ -9,7 +9,7 @@ from sqlmodel import col, select, update
 from study_in_memory import InMemoryStudy, Institution
 
 from clients.contribution import Task
-from clients.node import create_node
+from clients.folder import create_node
 from clients.participation import stops
 from clients.privacy.noise import NoNoise
 from consent.registry import LOG_NAME, Registry, RoundOf, RoundState

@@ -16,7 +16,7 @@ from sqlmodel import select
 
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import find_dataset, load_dataset
-from clients.node import open_node_folder
+from clients.folder import open_node_folder
 from clients.selection import RowsUsed
 from clients.storage import RoundUse
 from consent.registry import RoundState

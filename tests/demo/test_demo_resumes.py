@@ -15,7 +15,7 @@ from dp_accounting.rdp import RdpAccountant
 from running_demo import FinishedDemo, InterruptedDemo, accord, processes_of
 from signed_documents import log_entries, updates_by_site
 
-from clients.node import open_node_folder
+from clients.folder import open_node_folder
 from clients.privacy.budget import BudgetLedger
 from consent.rules.record import Action, Mechanism, open_record
 from federation.coordinator.folder import open_coordinator

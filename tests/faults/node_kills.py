@@ -36,7 +36,7 @@ from parties_on_loopback import Parties
 
 import clients.privacy.dp_training  # noqa: F401 - loaded before the first fork
 from clients.contribution import Answer, Contribution, Task
-from clients.node import open_node_folder
+from clients.folder import open_node_folder
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import SecureNoise

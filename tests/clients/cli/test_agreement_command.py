@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hand_made import make_node
 
-from clients.node import open_node_folder
+from clients.folder import open_node_folder
 from federation.cli.main import main
 from federation.rules.documents import Revocation, open_signed
 from federation.rules.study import open_agreement, open_plan

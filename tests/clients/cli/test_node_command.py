@@ -8,7 +8,7 @@ import pytest
 from hand_made import make_node
 from web_proxy import web_proxy
 
-from clients.node import open_node_folder
+from clients.folder import open_node_folder
 from clients.privacy.budget import BudgetLedger
 from federation.cli.main import main
 from federation.cli.running import running

@@ -6,7 +6,7 @@ import pytest
 from sqlmodel import select
 from study_in_memory import small_plan, table
 
-from clients.node import create_node
+from clients.folder import create_node
 from federation.coordinator.folder import (
     CoordinatorFolder,
     commit_validation,

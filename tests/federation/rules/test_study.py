@@ -169,7 +169,7 @@ WRONG = [
     ('name = "sex"', 'name = "ill"', "a column name appears twice"),
     ('name = "sex"', 'name = "patient"', "a column name appears twice"),
     ('type = "category"', 'type = "text"', "schema.columns.1"),
-    ('family = "logistic"', 'family = "transformer"', "model: Input tag 'transformer'"),
+    ('family = "logistic"', 'family = "forest"', "model: Input tag 'forest'"),
     ('family = "logistic"', 'family = "logistic"\nhidden = [4]', "model.logistic.hidden"),
     ('family = "logistic"', 'family = "mlp"', "model.mlp.hidden"),
     ('family = "logistic"', 'family = "mlp"\nhidden = []', "model.mlp.hidden"),
