@@ -123,6 +123,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "connected": connected,
         "problems": live.get("problems", {}),
         "settled": state.settled,
+        "aborted": state.aborted,
     }
 
 
@@ -131,6 +132,7 @@ def status_text(data: dict[str, Any]) -> str:
     lines = [f"study      {data['study'] or '-'}", f"phase      {data['phase']}"]
     if data.get("rounds"):
         lines.append(f"rounds     {data['round']} of {data['rounds']}")
+        lines += [f"aborted    {data['aborted']}"] if data.get("aborted") else []
         lines.append(f"connected  {', '.join(data['connected']) or 'nobody'}")
         lines += [f"awaited    {item['site']}: {item['for']}" for item in data["awaited"]] or ["awaited    nobody"]
     lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]

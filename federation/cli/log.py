@@ -234,5 +234,6 @@ _TEXTS: Final[dict[str, Callable[[Any, dict[str, str]], str]]] = {
     "update-admitted": lambda _body, _sites: "update admitted",
     "update-refused": lambda body, _: f"update refused: {body.message} ({body.code})",
     "round-closed": _closed,
+    "study-aborted": lambda body, _: f"study aborted: {body.reason}",
     "study-settled": _settled,
 }

@@ -163,6 +163,40 @@ def pause(
 
 
 @app.command()
+def abort(
+    folder: DirOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stays in the log.", show_default=False)],
+    study: StudyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a study before its last round, for good; the round in progress ends as it would, and what was earned is paid.
+
+    Example: accord study abort --dir coordinator --reason "the ethics board has withdrawn its approval"
+    """
+    from federation.coordinator.pausing import abort as note_end
+
+    opened = open_coordinator(folder)
+    plan, _ = opened.plan(study)
+    state = opened.history(plan.study_id).state
+    if not state.weights:
+        raise OperatorError(
+            f"{plan.study_id} has not started: there is nothing to abort.",
+            remedy="Stop the coordinator: an agreement binds nobody to a study that does not run.",
+        )
+    if state.complete:
+        raise OperatorError(
+            f"{plan.study_id} has no round to come any more: there is nothing to abort.",
+            remedy="Look at `accord study status`.",
+        )
+    made = note_end(opened.files.path, plan.study_id, reason, now=datetime.now(UTC))
+    emit(
+        {"study": plan.study_id, "aborted": True, "reason": made.reason, "since": made.since},
+        as_json=as_json,
+        text=f"{plan.study_id} is {made}.\nThe running coordinator writes it into the log and settles what was earned.",
+    )
+
+
+@app.command()
 def resume(folder: DirOption, study: StudyOption = None, as_json: JsonOption = False) -> None:
     """Let a paused study go on with its next round.
 

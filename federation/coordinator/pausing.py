@@ -1,12 +1,13 @@
-"""A study that pauses: no round is opened until it is resumed; one that is open ends as it would.
+"""A study that pauses, or is to end early: no round is opened; one that is open ends as it would.
 
-Kept in the coordinator's folder, not in the log: like a coordinator that does not run, a pause changes nothing that
-anybody could verify, and binds nobody.
+A pause is kept in the coordinator's folder, not in the log: like a coordinator that does not run, it changes nothing
+that anybody could verify, and binds nobody. The end of a study is noted in the same place until the running
+coordinator has written it into the log, which nothing takes back.
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +22,14 @@ _BYTES_MAX: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Since when a study pauses, and why."""
+    """Since when a study pauses, and why; ``for_good``: it is to be aborted."""
 
     reason: str
     since: str
+    for_good: bool = False
 
     def __str__(self) -> str:
-        return f"paused since {self.since}: {self.reason}"
+        return f"{'aborted' if self.for_good else 'paused'} since {self.since}: {self.reason}"
 
 
 def paused(folder: Path, study: str) -> Pause | None:
@@ -41,7 +43,7 @@ def paused(folder: Path, study: str) -> Pause | None:
         return None
     if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in ("reason", "since")):
         raise _damaged(folder)
-    return Pause(found["reason"], found["since"])
+    return Pause(found["reason"], found["since"], for_good=found.get("for_good") is True)
 
 
 def pause(folder: Path, study: str, reason: str, *, now: datetime) -> Pause:
@@ -50,22 +52,44 @@ def pause(folder: Path, study: str, reason: str, *, now: datetime) -> Pause:
     Raises:
         OperatorError: there is no reason, or it is too long.
     """
+    return paused(folder, study) or _note(folder, study, reason, now=now, for_good=False)
+
+
+def abort(folder: Path, study: str, reason: str, *, now: datetime) -> Pause:
+    """Note that a study is to end; a pause ends in it, and the first such note stays.
+
+    Raises:
+        OperatorError: there is no reason, or it is too long.
+    """
+    before = paused(folder, study)
+    if before is not None and before.for_good:
+        return before
+    return _note(folder, study, reason, now=now, for_good=True)
+
+
+def _note(folder: Path, study: str, reason: str, *, now: datetime, for_good: bool) -> Pause:
     if not 1 <= len(reason.strip()) <= REASON_CHARACTERS_MAX:
         raise OperatorError(
-            "A pause needs a reason that others can read.",
+            "Others need a reason that they can read.",
             remedy=f"Say why with --reason, in 1 to {REASON_CHARACTERS_MAX} characters.",
         )
-    before = paused(folder, study)
-    if before is not None:
-        return before
-    made = Pause(reason.strip(), format_instant(now))
-    _write(folder, {**_notes(folder), study: {"reason": made.reason, "since": made.since}})
+    made = Pause(reason.strip(), format_instant(now), for_good)
+    _write(folder, {**_notes(folder), study: asdict(made)})
     return made
 
 
 def resume(folder: Path, study: str) -> Pause | None:
-    """Let a study go on; the pause that ended, None if there was none."""
+    """Let a study go on; the pause that ended, None if there was none.
+
+    Raises:
+        OperatorError: the study was aborted.
+    """
     before = paused(folder, study)
+    if before is not None and before.for_good:
+        raise OperatorError(
+            f"{study} was {before}. Nothing takes that back.",
+            remedy="Publish a new study; what people lost in this one stays charged.",
+        )
     if before is not None:
         _write(folder, {name: note for name, note in _notes(folder).items() if name != study})
     return before

@@ -19,7 +19,7 @@ from federation.network.exchange import Exchange
 from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
-from federation.rules.entries import StudyPublished, StudyStarted
+from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
 from federation.rules.fixedpoint import pack
 from federation.rules.replay import StudyState, weights_of
 from federation.storage.blobs import BlobStore
@@ -170,9 +170,12 @@ class StudyService:
             return True
         if state.complete:
             return self._settle(state)
-        if self._parts.paused() is not None:
-            return False
-        return self._open_round(state)
+        pause = self._parts.paused()
+        if pause is not None and pause.for_good:
+            self._history.append(StudyAborted(reason=pause.reason))
+            self._cosign(again_s=0)
+            return True
+        return pause is None and self._open_round(state)
 
     def _start(self, state: StudyState) -> bool:
         if len(state.agreements) < state.plan.rounds.participants:

@@ -55,6 +55,8 @@ def awaited(
         return _agreements(state, invited)
     if state.round is not None:
         return _answers(state, state.round, there)
+    if pause is not None and pause.for_good and not state.complete:
+        return [_item("coordinator", f"writing into the log that the study is {pause}")]
     if pause is not None and not state.complete:
         return [_item("coordinator", f"the study to go on (`accord study resume`; {pause})")]
     return _cosignatures(history, there) if state.complete else _connections(state, there | set(seen))

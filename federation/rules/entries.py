@@ -128,6 +128,13 @@ class Payment(Wire):
     reward: Micro
 
 
+class StudyAborted(Wire):
+    """No further round is opened, for this reason; what the closed rounds were worth is paid as if all had run."""
+
+    kind: Literal["study-aborted"] = "study-aborted"
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
 class StudySettled(Wire):
     """Value tables open, values and payments follow from them; what is not paid is burned."""
 
@@ -150,6 +157,7 @@ Body = Annotated[
     | UpdateAdmitted
     | UpdateRefused
     | RoundClosed
+    | StudyAborted
     | StudySettled,
     Field(discriminator="kind"),
 ]

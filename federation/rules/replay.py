@@ -24,6 +24,7 @@ from federation.rules.entries import (
     RoundClosed,
     RoundOpened,
     RoundReopened,
+    StudyAborted,
     StudyPublished,
     StudySettled,
     StudyStarted,
@@ -92,6 +93,7 @@ class StudyState:
     payments: tuple[Payment, ...] = ()
     tables: tuple[str, ...] = ()
     burned: int = 0
+    aborted: str = ""
     settled: bool = False
     ledger: Ledger = field(default_factory=Ledger)
     entry_ids: frozenset[str] = frozenset()
@@ -117,10 +119,10 @@ class StudyState:
 
     @property
     def complete(self) -> bool:
-        """Every round is closed (or nobody is left to take part)."""
-        if self.round is not None or not self.weights:
-            return False
-        return len(self.closed) == self.plan.rounds.count or len(self.active) < self.plan.rounds.quorum
+        """Every round is closed (or the study was aborted, or too few are left to take part)."""
+        rounds = self.plan.rounds
+        over = self.aborted or len(self.closed) == rounds.count or len(self.active) < rounds.quorum
+        return self.round is None and bool(self.weights) and bool(over)
 
 
 def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudyState:
@@ -227,6 +229,7 @@ def weights_of(state: StudyState) -> dict[str, int]:
 def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     _require(bool(state.weights), "the study has not started")
     _require(state.round is None, "the round before is not closed")
+    _require(not state.aborted, "the study was aborted")
     number = len(state.closed) + 1
     _require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
     _require(entry.party is None, "a round has no party")
@@ -338,11 +341,10 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         "the updates are not the admitted ones",
     )
     _require(quorate or body.model == current.base_model, "a round without quorum changes no model")
-    silent = {
-        did: "no-answer: nothing arrived before the deadline"
-        for did in current.participants
-        if did not in current.commitments and did not in current.refusals
-    }
+    answered = {*current.commitments, *current.refusals}
+    silent = dict.fromkeys(
+        (did for did in current.participants if did not in answered), "no-answer: nothing arrived before the deadline"
+    )
     uncounted = {} if quorate else dict.fromkeys(current.admitted, "no-quorum: too few institutions answered")
     done = ClosedRound(
         number=current.number,
@@ -356,6 +358,14 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         entry_index=state.size,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
+
+
+def _aborted(state: StudyState, entry: Entry, body: StudyAborted) -> StudyState:
+    _require(entry.round is None and entry.party is None, "the end of a study has neither round nor party")
+    _require(bool(state.weights), "the study has not started")
+    _require(state.round is None, "a round is under way")
+    _require(not state.complete, "no round is to come any more")
+    return replace(state, aborted=body.reason)
 
 
 def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
@@ -372,15 +382,12 @@ def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
     paid = sum(payment.reward for payment in body.payments)
     _require(paid + body.burned == state.plan.reward.pool_microcredits, "payments and burn do not add up to the pool")
     escrow = f"escrow:{state.study}"
+    due = [(payment.site, f"institution:{payment.site}", payment.reward) for payment in body.payments]
     transfers = [
-        Transfer(
-            id=f"{entry.id}:{payment.site}", debit=escrow, credit=f"institution:{payment.site}", amount=payment.reward
-        )
-        for payment in body.payments
-        if payment.reward
+        Transfer(id=f"{entry.id}:{name}", debit=escrow, credit=account, amount=amount)
+        for name, account, amount in [*due, ("burned", "burned:study", body.burned)]
+        if amount
     ]
-    if body.burned:
-        transfers.append(Transfer(id=f"{entry.id}:burned", debit=escrow, credit="burned:study", amount=body.burned))
     return replace(
         state,
         settled=True,
@@ -407,6 +414,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "update-admitted": _admitted,
         "update-refused": _update_refused,
         "round-closed": _closed,
+        "study-aborted": _aborted,
         "study-settled": _settled,
     },
 )

@@ -57,6 +57,10 @@ def test_a_study_is_paused_with_a_reason_and_resumed(registry: Path, capsys: pyt
     assert "--reason" in capsys.readouterr().err
 
 
+def test_a_study_that_has_not_started_cannot_be_aborted(registry: Path, capsys: Output) -> None:
+    assert "has not started" in refused(capsys, "study", "abort", "--dir", registry, "--reason", "the board said no")
+
+
 def test_new_commits_the_validation_rows_and_approves_this_code(registry: Path, capsys: Output) -> None:
     folder = registry.parent
     validation = folder / "validation.csv"

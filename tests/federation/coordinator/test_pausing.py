@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from study_in_memory import InMemoryStudy
 
-from federation.coordinator.pausing import pause, paused, resume
+from federation.coordinator.pausing import abort, pause, paused, resume
 from federation.errors import OperatorError
 from federation.rules.entries import RoundClosed, RoundOpened, open_entry
 
@@ -56,7 +56,7 @@ def test_a_pause_keeps_its_first_reason_and_is_one_study_s(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("reason", ["", "   ", "x" * 501])
 def test_a_pause_without_a_reason_is_refused(tmp_path: Path, reason: str) -> None:
-    with pytest.raises(OperatorError, match="needs a reason"):
+    with pytest.raises(OperatorError, match="need a reason"):
         pause(tmp_path, "a", reason, now=NOW)
     assert not list(tmp_path.iterdir())
 
@@ -66,3 +66,25 @@ def test_a_damaged_note_lets_nothing_go_on(tmp_path: Path, text: str) -> None:
     (tmp_path / "paused.json").write_text(text, "utf-8")
     with pytest.raises(OperatorError, match="none goes on"):
         paused(tmp_path, "a")
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_an_aborted_study_opens_no_round_and_pays_what_was_earned(tmp_path: Path, rounds: int) -> None:
+    def between(closed: int) -> None:
+        if closed == rounds:
+            pause(tmp_path, study.plan.study_id, "the board asked", now=NOW)
+            abort(tmp_path, study.plan.study_id, "the board withdrew its approval", now=NOW)
+
+    with InMemoryStudy(tmp_path, sites=2) as study:
+        state = study.run(between=between)
+        assert state.settled
+        assert state.aborted == "the board withdrew its approval"
+        assert len(state.closed) == rounds
+        assert study.kinds()[-2:] == ["study-aborted", "study-settled"]
+        paid = sum(payment.reward for payment in state.payments)
+        assert paid + state.burned == study.plan.reward.pool_microcredits
+        assert (paid > 0) == (rounds > 0)
+        nodes = [site.node.witness.state for site in study.institutions.values() if site.node]
+        assert [node.aborted for node in nodes] == [state.aborted] * 2, "every witness has seen and cosigned it"
+        with pytest.raises(OperatorError, match="Nothing takes that back"):
+            resume(tmp_path, study.plan.study_id)

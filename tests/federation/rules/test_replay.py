@@ -18,6 +18,7 @@ from federation.rules.entries import (
     RoundClosed,
     RoundOpened,
     RoundReopened,
+    StudyAborted,
     StudyPublished,
     StudyStarted,
     UpdateAdmitted,
@@ -594,6 +595,21 @@ def test_a_study_that_too_few_are_left_of_settles_early(started: Story) -> None:
     assert started.study.state.complete
     started.append(settlement(started))
     assert started.study.state.settled
+
+
+def test_an_aborted_study_has_no_further_round_and_settles(started: Story) -> None:
+    started.append(StudyAborted(reason="The board has withdrawn its approval."))
+    assert started.study.state.complete
+    started.refused(started.entry(started.opening(), number=1), "the study was aborted")
+    started.refused(started.entry(StudyAborted(reason="Again.")), "no round is to come any more")
+
+
+def test_nothing_is_aborted_before_its_start(agreed: Story) -> None:
+    agreed.refused(agreed.entry(StudyAborted(reason="Never.")), "the study has not started")
+
+
+def test_a_study_is_aborted_between_rounds(opened: Story) -> None:
+    opened.refused(opened.entry(StudyAborted(reason="Now.")), "a round is under way")
 
 
 def test_a_settlement_follows_from_the_log(complete: Story) -> None:
