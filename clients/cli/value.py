@@ -1,4 +1,4 @@
-"""``accord value explain``: in words and a picture, why a site earned what it earned."""
+"""``accord value``: why a site earned what it earned, and whether a utility that this rests on is true."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -7,20 +7,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from federation.cli.output import JsonOption, emit, group, write_out
+from federation.cli.output import JsonOption, emit, emit_and_raise, group, public_key, read_shown, write_out
 from federation.cli.rewards import FolderOption, StudyOption
+from federation.errors import PeerError
 from federation.rules.instant import format_instant
 from federation.rules.statements import METHOD_WORDS, in_credits, whole_of
 
-app = group("See why a site's contributions were worth what they were worth.")
+app = group("See why a site's contributions were worth what they were worth; challenge a utility.")
 
 _SMALL: Final = 5e-7
 """Values below half of the last digit shown count as nothing."""
 
+_HASH_SHOWN: Final = 12
+
 
 @app.callback()
 def value() -> None:
-    """See why a site's contributions were worth what they were worth."""
+    """See why a site's contributions were worth what they were worth; challenge a utility."""
 
 
 @app.command()
@@ -49,6 +52,100 @@ def explain(
         shown | ({} if out is None else {"page": str(out)}),
         as_json=as_json,
         text="\n".join([text, *lines, *page]),
+    )
+
+
+@app.command()
+def challenge(
+    coalition: Annotated[
+        str, typer.Argument(help="Sites by their short names, joined by commas; - for the round's base model.")
+    ],
+    folder: FolderOption,
+    round_number: Annotated[int, typer.Option("--round", min=1, help="The round.")],
+    study: StudyOption = None,
+    out: Annotated[Path, typer.Option("--out", help="Where the proof goes if the entry is false.")] = Path(
+        "proof.json"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Recompute one entry of a round's value table from blobs and validation rows; write a proof if it was false.
+
+    The entry is the utility of the model that only these sites' updates would have made. It needs a settled study
+    whose plan discloses the validation rows.
+
+    Exit code 0: the entry holds, and nothing is written. 4: it is false, or something in the folder does not verify.
+
+    Example: accord value challenge cleveland,hungary --dir heart-export --round 2
+    """
+    from federation.coordinator.challenging import challenge_of
+
+    found = challenge_of(folder, coalition=coalition, round_number=round_number, study=study)
+    holds = found.finding.verdict == "holds"
+    data = found.to_json() | ({} if holds else {"proof": str(out)})
+    text = told(data)
+    if holds:
+        emit(data, as_json=as_json, text=text)
+        return
+    write_out(out, found.data.decode("utf-8"))
+    error = PeerError(
+        f"The coordinator committed to a false utility in round {round_number}; {out} proves it.",
+        remedy=f"Show the proof to the other parties: accord value check-proof {out} --key {data['coordinator']}",
+    )
+    emit_and_raise(data, error, as_json=as_json, text=text)
+
+
+@app.command(name="check-proof")
+def check_proof(
+    file: Annotated[Path, typer.Argument(help="A proof that `accord value challenge` wrote.")],
+    key: Annotated[
+        str, typer.Option("--key", help="The coordinator's key (did:key:... or peer id), obtained elsewhere.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check, offline, the proof that a coordinator committed to a false utility.
+
+    Exit code 0: proven. 4: it proves nothing against this key.
+
+    Example: accord value check-proof proof.json --key did:key:z6Mk...
+    """
+    from federation.learning.evaluation import committed_utility
+    from federation.rules.challenge import CHALLENGE_BYTES_MAX, verify_challenge
+
+    shown = read_shown(file, max_bytes=CHALLENGE_BYTES_MAX + 1, what="proof of a false utility")
+    found = verify_challenge(shown, coordinator=public_key(key), utility=committed_utility)
+    data = found.to_json()
+    if found.verdict == "holds":
+        error = PeerError("This proves nothing: the entry holds.", remedy="Ask whoever showed it what it should prove.")
+        emit_and_raise(data, error, as_json=as_json, text=told(data))
+    emit(data, as_json=as_json, text=f"Proven.\n\n{told(data)}")
+
+
+def told(data: Mapping[str, Any]) -> str:
+    """A challenge's finding in words, from ``Finding.to_json`` (and the coalition's short names, where known)."""
+    from federation.rules.audit import UTILITY_TOLERANCE
+
+    names = data.get("sites", data["coalition"])
+    who = f"with only the updates of {', '.join(names)}" if names else "without any update"
+    logged, recomputed, allowed = data["logged_nats"], data["recomputed_nats"], float(UTILITY_TOLERANCE)
+    apart = abs(logged - recomputed)
+    meaning = (
+        f"The entry holds: they are {apart:.1e} nats apart, and {allowed:.1e} are allowed for rounding."
+        if data["verdict"] == "holds"
+        else f"The entry is false: they are {apart:.6g} nats apart, and {allowed:.1e} are allowed for rounding. Values "
+        "and payments of the study rest on it, and the coordinator signed it."
+    )
+    source = f"entry {data['entry_index']} of the log, in the value table {data['table'][:_HASH_SHOWN]}..."
+    return "\n".join(
+        [
+            f"Utility (minus the log loss on the validation rows) of round {data['round']}'s model {who}",
+            f"in {data['study']}:",
+            "",
+            f"  recomputed  {recomputed:+.9f} nats, from base model, updates and rows",
+            f"  logged      {logged:+.9f} nats, by {source}",
+            f"  signed by   {data['coordinator']}",
+            "",
+            meaning,
+        ]
     )
 
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from federation.cli.output import JsonOption, emit, group, note
-from federation.errors import OperatorError, PeerError, UnprovenSignerError
+from federation.cli.output import JsonOption, emit, emit_and_raise, group, note, public_key, read_shown
+from federation.errors import OperatorError, UnprovenSignerError
 
 if TYPE_CHECKING:
     from federation.export.folding import FoldedLog
-    from federation.rules.keys import PublicKey
 
 app = group("Verify an exported study offline; look into its log.")
 
@@ -37,17 +36,11 @@ def verify(
     """
     from federation.export.verification import verify_export
 
-    report = verify_export(folder, None if key is None else _public_key(key))
+    report = verify_export(folder, None if key is None else public_key(key))
     try:
         report.require_proven_signer()
     except UnprovenSignerError as error:
-        if not as_json:
-            emit({}, as_json=False, text=report.to_text())
-            raise
-        # One document for programs: the report with the error inside, and the error's exit code.
-        problem = {"code": error.code, "message": error.message, "remedy": error.remedy}
-        emit({**report.to_json(), "error": problem}, as_json=True, text="")
-        raise typer.Exit(error.exit_code) from error
+        emit_and_raise(report.to_json(), error, as_json=as_json, text=report.to_text())
     emit(report.to_json(), as_json=as_json, text=report.to_text())
 
 
@@ -93,9 +86,10 @@ def evidence(
 
     Example: accord log evidence evidence/4f2a....json --key did:key:z6Mk...
     """
-    from federation.rules.equivocation import verify_evidence
+    from federation.rules.equivocation import EVIDENCE_BYTES_MAX, verify_evidence
 
-    found = verify_evidence(_evidence_bytes(file), signer=None if key is None else _public_key(key))
+    shown = read_shown(file, max_bytes=EVIDENCE_BYTES_MAX + 1, what="evidence of a split view")
+    found = verify_evidence(shown, signer=None if key is None else public_key(key))
     data: dict[str, Any] = {
         "proven": True,
         "kind": found.kind,
@@ -111,12 +105,7 @@ def evidence(
         "The evidence is sound, but whose key that is stays unproven.",
         remedy="Give the party's key with --key, obtained from another source than this file.",
     )
-    if not as_json:
-        emit({}, as_json=False, text=f"Sound: {found.sentence}")
-        raise error
-    problem = {"code": error.code, "message": error.message, "remedy": error.remedy}
-    emit({**data, "error": problem}, as_json=True, text="")
-    raise typer.Exit(error.exit_code)
+    emit_and_raise(data, error, as_json=as_json, text=f"Sound: {found.sentence}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,30 +119,6 @@ class _Row:
     site: str | None
     text: str
     id: str
-
-
-def _evidence_bytes(file: Path) -> bytes:
-    from federation.rules.equivocation import EVIDENCE_BYTES_MAX
-
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(EVIDENCE_BYTES_MAX + 2)
-    except OSError as error:
-        raise OperatorError(f"{file} cannot be read: {error.strerror}.", remedy="Check the file's name.") from error
-    if len(data) > EVIDENCE_BYTES_MAX + 1:
-        raise PeerError(
-            f"{file} is no evidence of a split view: it is too large.", remedy="Ask for the file as it was kept."
-        )
-    return data
-
-
-def _public_key(text: str) -> "PublicKey":
-    from federation.rules.keys import PublicKey
-
-    try:
-        return PublicKey.from_did(text) if text.startswith("did:") else PublicKey.from_peer_id(text)
-    except PeerError as error:
-        raise OperatorError(f"--key: {error.message}", remedy=error.remedy) from error
 
 
 def _exported_log(folder: Path) -> "FoldedLog":

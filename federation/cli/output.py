@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from federation.errors import AccordError, OperatorError
+from federation.errors import AccordError, OperatorError, PeerError
+
+if TYPE_CHECKING:
+    from federation.rules.keys import PublicKey
 
 DirOption = Annotated[
     Path,
@@ -66,11 +69,59 @@ def fail(error: AccordError, *, as_json: bool) -> int:
     result finds the reason where it looks.
     """
     if as_json:
-        document = {"error": {"code": error.code, "message": error.message, "remedy": error.remedy}}
-        emit(document, as_json=True, text="")
+        emit(_as_document(error), as_json=True, text="")
     else:
         note(f"error: {error.message}\nwhat to do: {error.remedy}")
     return error.exit_code
+
+
+def emit_and_raise(data: Mapping[str, Any], error: AccordError, *, as_json: bool, text: str) -> NoReturn:
+    """Print a result that is an error as well, in one document for programs, and end with the error's exit code.
+
+    Raises:
+        AccordError: for people, who see ``text`` first.
+        typer.Exit: with ``--json``.
+    """
+    if not as_json:
+        emit({}, as_json=False, text=text)
+        raise error
+    emit({**data, **_as_document(error)}, as_json=True, text="")
+    raise typer.Exit(error.exit_code) from error
+
+
+def _as_document(error: AccordError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": error.message, "remedy": error.remedy}}
+
+
+def read_shown(path: Path, *, max_bytes: int, what: str) -> bytes:
+    """The bytes of a file that somebody shows, never more than ``max_bytes``.
+
+    Raises:
+        OperatorError: it cannot be read.
+        PeerError: it is larger.
+    """
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(max_bytes + 1)
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}.", remedy="Check the file's name.") from error
+    if len(data) > max_bytes:
+        raise PeerError(f"{path} is no {what}: it is too large.", remedy="Ask for the file as it was kept.")
+    return data
+
+
+def public_key(text: str) -> "PublicKey":
+    """The key that ``--key`` names: ``did:key:...`` or a peer id.
+
+    Raises:
+        OperatorError: it names none.
+    """
+    from federation.rules.keys import PublicKey
+
+    try:
+        return PublicKey.from_did(text) if text.startswith("did:") else PublicKey.from_peer_id(text)
+    except PeerError as error:
+        raise OperatorError(f"--key: {error.message}", remedy=error.remedy) from error
 
 
 def interactive() -> bool:

@@ -12,8 +12,17 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlmodel import col, select
 
-from federation.errors import OperatorError
-from federation.export.layout import CHECKPOINTS, LOG, PLAN, blob_path, checkpoint_path, entry_path, list_export
+from federation.errors import OperatorError, UnavailableError
+from federation.export.layout import (
+    CHECKPOINTS,
+    LOG,
+    PLAN,
+    blob_path,
+    checkpoint_path,
+    disclosed_validation,
+    entry_path,
+    list_export,
+)
 from federation.rules.entries import ENTRY_BYTES_MAX, ENTRY_TYPE, StudyPublished, open_entry
 from federation.rules.envelope import open_envelope
 from federation.rules.study import open_plan
@@ -29,12 +38,21 @@ _STUDY_LOG: Final = re.compile(r"[a-z0-9_-]+-[0-9a-f]{12}")  # a study's id; a n
 
 @dataclass(frozen=True, slots=True)
 class StudySource:
-    """What a folder holds of one study: the signed plan, the entries, the newest note with its size, the blobs."""
+    """What a folder holds of one study.
+
+    Attributes:
+        plan: the signed plan.
+        entries: the log's entries, in order.
+        newest: the newest note, with its size.
+        blobs: a blob's bytes by its name.
+        validation: salt and rows of the validation set by its commitment; raises where the folder lacks it.
+    """
 
     plan: bytes
     entries: list[bytes]
     newest: tuple[int, bytes] | None
     blobs: Callable[[str], bytes]
+    validation: Callable[[str], tuple[bytes, bytes]]
 
 
 def open_source(folder: Path, study: str | None) -> StudySource:
@@ -60,11 +78,15 @@ def open_source(folder: Path, study: str | None) -> StudySource:
     opened = open_coordinator(folder)
     plan, envelope = opened.plan(study)
     log = SqliteLog(opened.engine, plan.study_id)
-    return _from_log(envelope, log, opened.blobs.get)
+    return _from_log(envelope, log, opened.blobs.get, opened.validation)
 
 
-def _from_log(plan: bytes, log: MerkleLog, blobs: Callable[[str], bytes]) -> StudySource:
-    return StudySource(plan=plan, entries=log.entries(), newest=log.latest_checkpoint(), blobs=blobs)
+def _from_log(
+    plan: bytes, log: MerkleLog, blobs: Callable[[str], bytes], validation: Callable[[str], tuple[bytes, bytes]]
+) -> StudySource:
+    return StudySource(
+        plan=plan, entries=log.entries(), newest=log.latest_checkpoint(), blobs=blobs, validation=validation
+    )
 
 
 def _from_export(folder: Path, study: str | None) -> StudySource:
@@ -80,6 +102,7 @@ def _from_export(folder: Path, study: str | None) -> StudySource:
         entries=[files.read(entry_path(index)) for index in range(size)],
         newest=(size, files.read(checkpoint_path(size))) if notes else None,
         blobs=lambda name: files.read(blob_path(name)),
+        validation=lambda commitment: disclosed_validation(files, commitment),
     )
 
 
@@ -95,7 +118,14 @@ def _from_node(folder: Path, study: str | None) -> StudySource:
             remedy="Run it (`accord node run`) until the study is settled, or check --study.",
         )
     name, plan = list(plans.items())[-1]
-    return _from_log(plan, SqliteLog(engine, name), blobs.get)
+    return _from_log(plan, SqliteLog(engine, name), blobs.get, _not_here)
+
+
+def _not_here(commitment: str) -> tuple[bytes, bytes]:
+    raise UnavailableError(
+        f"A node's folder does not hold the validation rows {commitment[:12]}.",
+        remedy="Give an exported study that discloses them, or the coordinator's folder.",
+    )
 
 
 def _followed(engine: Engine, blobs: FolderBlobStore) -> list[tuple[str, bytes]]:

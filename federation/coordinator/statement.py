@@ -10,11 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from federation.errors import OperatorError, UnavailableError
-from federation.export.folding import FoldedLog, Settlement, fold
+from federation.errors import OperatorError
+from federation.export.folding import FoldedLog, Settlement, fold, open_newest
 from federation.rules import audit
 from federation.rules.aggregation import rule_of
-from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
+from federation.rules.checkpoint import SignedCheckpoint, finality_quorum
 from federation.rules.documents import ValueTable
 from federation.rules.merkle import inclusion_proof, verify_inclusion
 from federation.rules.replay import StudyState
@@ -84,20 +84,11 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
 
 def _prove(folded: FoldedLog, settlement: Settlement, newest: tuple[int, bytes] | None) -> _Proof:
     """The settlement's inclusion under the newest checkpoint, verified."""
-    state = folded.state
-    if newest is None or newest[0] <= settlement.index:
-        raise UnavailableError(
-            "No signed checkpoint covers the settlement here yet.",
-            remedy="Let coordinator and node run together for a moment, then ask again.",
-        )
-    size, note = newest
-    witnesses = {*folded.witnesses[size], *folded.witnesses[-1]}
-    signed = open_checkpoint(note, origin=state.plan.origin, signer=state.coordinator, witnesses=witnesses)
-    leaves = folded.leaves[:size]
+    signed = open_newest(folded, newest, settlement.index)
+    head = signed.checkpoint
+    leaves = folded.leaves[: head.size]
     path = inclusion_proof(leaves, settlement.index)
-    verify_inclusion(
-        leaf=leaves[settlement.index], index=settlement.index, size=size, proof=path, root=signed.checkpoint.root
-    )
+    verify_inclusion(leaf=leaves[settlement.index], index=settlement.index, size=head.size, proof=path, root=head.root)
     return _Proof(index=settlement.index, path=path, signed=signed)
 
 

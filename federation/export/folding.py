@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from federation.errors import UnavailableError
 from federation.export.layout import PLAN, entry_path, placed
 from federation.rules.canonical import sha256_hex
+from federation.rules.checkpoint import SignedCheckpoint, open_checkpoint
 from federation.rules.entries import AgreementAdmitted, Entry, StudySettled, open_entry
 from federation.rules.envelope import Envelope
 from federation.rules.keys import PublicKey
@@ -83,3 +85,26 @@ def fold(plan: StudyPlan, plan_bytes: bytes, signer: PublicKey, entries: Iterabl
         agreements={did: agreements[did] for did in sorted(state.agreements)},
         settlement=settlement,
     )
+
+
+def open_newest(folded: FoldedLog, newest: tuple[int, bytes] | None, index: int) -> SignedCheckpoint:
+    """The newest checkpoint of a log, with its cosignatures verified; whether its root is the log's is not checked.
+
+    Args:
+        folded: the log.
+        newest: the size that the note is kept under, and the note.
+        index: an entry that it must cover.
+
+    Raises:
+        UnavailableError: there is none that covers it.
+        PeerError: it is not of this log, or a signature is wrong.
+    """
+    if newest is None or newest[0] <= index:
+        raise UnavailableError(
+            f"No signed checkpoint covers entry {index} of the log here yet.",
+            remedy="Let coordinator and node run together for a moment, then ask again.",
+        )
+    size, note = newest
+    state = folded.state
+    witnesses = {*folded.witnesses[size], *folded.witnesses[-1]}
+    return open_checkpoint(note, origin=state.plan.origin, signer=state.coordinator, witnesses=witnesses)

@@ -19,6 +19,7 @@ from federation.rules.documents import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX
 from federation.rules.entries import ENTRY_BYTES_MAX
 from federation.rules.replay import StudyState
 from federation.rules.study import PLAN_BYTES_MAX
+from federation.rules.validation import SALT_BYTES, validation_commitment
 
 PLAN: Final = "plan.json"
 MANIFEST: Final = "manifest.json"
@@ -126,6 +127,30 @@ class ExportFolder:
     def within(self, folder: str) -> list[str]:
         """The paths in one of the export's folders, sorted."""
         return sorted(path for path in self.sizes if path.startswith(f"{folder}/"))
+
+
+def disclosed_validation(files: ExportFolder, commitment: str) -> tuple[bytes, bytes]:
+    """Salt and rows of the validation set that an export discloses, checked against the plan's commitment.
+
+    Raises:
+        PeerError: a file is missing or malformed, or these are other rows.
+    """
+    text = files.read(VALIDATION_SALT)
+    try:
+        salt = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        salt = b""
+    if len(salt) != SALT_BYTES or salt.hex().encode("ascii") + b"\n" != text:
+        raise PeerError(
+            f"{VALIDATION_SALT}: it is not a salt of 32 bytes in hexadecimal.", remedy="Ask for the export again."
+        )
+    rows = files.read(VALIDATION_ROWS)
+    if validation_commitment(salt, rows) != commitment:
+        raise PeerError(
+            f"{VALIDATION_ROWS}: these are not the rows that the plan committed to.",
+            remedy="Keep the export as evidence: the sponsor exchanged the validation set.",
+        )
+    return salt, rows
 
 
 def list_export(root: Path) -> ExportFolder:

@@ -9,7 +9,6 @@ coordinator who signs false files is caught as well.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from federation.errors import PeerError
 from federation.export.folding import FoldedLog, fold, open_exported_plan
@@ -25,6 +24,7 @@ from federation.export.layout import (
     agreement_path,
     blob_path,
     checkpoint_path,
+    disclosed_validation,
     entry_path,
     list_export,
     needed_blobs,
@@ -32,17 +32,16 @@ from federation.export.layout import (
 )
 from federation.export.manifest import Manifest, check_manifest
 from federation.export.report import VerificationReport, VerifiedRound
-from federation.learning.evaluation import UTILITY_BITS, UTILITY_TOLERANCE, coalition_utilities
+from federation.learning.evaluation import coalition_utilities
 from federation.rules import audit
 from federation.rules.aggregation import rule_of
 from federation.rules.canonical import sha256_hex
+from federation.rules.challenge import NOBODY
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
-from federation.rules.validation import SALT_BYTES, read_validation, validation_commitment
-
-_TOLERANCE: Final = int(UTILITY_TOLERANCE * 2**UTILITY_BITS)
+from federation.rules.validation import read_validation
 
 
 def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
@@ -219,15 +218,7 @@ def _check_utilities(
     state = folded.state
     if not state.settled or state.plan.validation.disclosure != "public":
         return None
-    with placed(VALIDATION_SALT):
-        text = files.read(VALIDATION_SALT)
-        salt = _salt(text)
-    rows = files.read(VALIDATION_ROWS)
-    if validation_commitment(salt, rows) != state.plan.validation.commitment:
-        raise PeerError(
-            f"{VALIDATION_ROWS}: these are not the rows that the plan committed to.",
-            remedy="Keep the export as evidence: the sponsor exchanged the validation set.",
-        )
+    _, rows = disclosed_validation(files, state.plan.validation.commitment)
     with placed(VALIDATION_ROWS):
         batch = read_validation(state.plan, rows)
     count = 0
@@ -244,24 +235,17 @@ def _check_utilities(
             state.plan.model,
         )
         for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
-            if abs(committed - recomputed) > _TOLERANCE:
+            if not audit.same_utility(committed, recomputed):
+                members = [did for place, did in enumerate(table.players) if mask >> place & 1]
+                coalition = ",".join(state.site(did) for did in members) or NOBODY
                 raise PeerError(
-                    f"{blob_path(done.value_table)}: the utility of coalition {mask} in round {done.number} is "
-                    f"{committed}, the rows give {recomputed} (in units of 2^-40).",
-                    remedy="Keep the export as evidence: the coordinator committed to a false utility.",
+                    f"{blob_path(done.value_table)}: the utility of coalition {mask} ({coalition}) in round "
+                    f"{done.number} is {committed}, the rows give {recomputed} (in units of 2^-40).",
+                    remedy="Keep the export as evidence: the coordinator committed to a false utility. A proof that is "
+                    f"one file: accord value challenge {coalition} --dir {files.root} --round {done.number}",
                 )
             count += 1
     return count
-
-
-def _salt(text: bytes) -> bytes:
-    try:
-        salt = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        salt = b""
-    if len(salt) != SALT_BYTES or salt.hex().encode("ascii") + b"\n" != text:
-        raise PeerError("it is not a salt of 32 bytes in hexadecimal.", remedy="Ask for the export again.")
-    return salt
 
 
 def _check_nothing_more(files: ExportFolder, folded: FoldedLog) -> None:

@@ -8,7 +8,6 @@ and a verifier with the rows compares them with its own floating-point figures w
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from fractions import Fraction
 from typing import Final
 
 import numpy as np
@@ -21,8 +20,6 @@ from federation.rules.families import LOGISTIC, Model, widest
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
 
 UTILITY_BITS: Final = 40
-UTILITY_TOLERANCE: Final = Fraction(1, 1 << 28)
-"""How far a verifier's own utility may be from the committed one, in nats."""
 
 _BLOCK_NUMBERS: Final = 1 << 18
 """Coalition logits worked on at once: 2 MiB of float64, so that blocks stay in the cache."""

@@ -4,7 +4,7 @@ A party that holds the log and the blobs gets the same model bit for bit and the
 lied. Utilities are checked separately (``learning.evaluation``), as that needs the validation rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
@@ -26,6 +26,8 @@ from federation.rules.valuation import method_named
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 Blobs = Callable[[str], bytes]
 UTILITY_UNIT: Final = 2**40
+UTILITY_TOLERANCE: Final = Fraction(1, 1 << 28)
+"""How far a verifier's own utility may be from the committed one, in nats."""
 
 
 def round_vectors(done: ClosedRound, state: StudyState, blobs: Blobs) -> tuple[Vector, dict[str, Vector]]:
@@ -63,15 +65,36 @@ def open_table(done: ClosedRound, state: StudyState, data: bytes) -> ValueTable:
     Raises:
         PeerError: other bytes than were committed, or a table of another round or of other players.
     """
-    where = f"the value table of round {done.number}"
-    if sha256_hex(data) != done.value_table:
+    return read_table(data, name=done.value_table, study=state.study, number=done.number, players=done.admitted)
+
+
+def read_table(data: bytes, *, name: str, study: str, number: int, players: Collection[str]) -> ValueTable:
+    """As :func:`open_table`, of a round that is known by what its closing entry says.
+
+    Args:
+        data: the table's bytes.
+        name: the hash that was committed.
+        study: the study's id.
+        number: the round's.
+        players: did of every admitted party.
+
+    Raises:
+        PeerError: as :func:`open_table`.
+    """
+    where = f"the value table of round {number}"
+    if sha256_hex(data) != name:
         raise PeerError(f"{where} is not the one that was committed.", remedy="Keep both as evidence.")
     table = read(ValueTable, data, max_bytes=DOCUMENT_BYTES_MAX)
-    if table.study != state.study or table.round != done.number or table.players != tuple(sorted(done.admitted)):
+    if table.study != study or table.round != number or table.players != tuple(sorted(players)):
         raise PeerError(f"{where} belongs to another round or to other players.", remedy="Keep it as evidence.")
     if len(table.utilities) != 2 ** len(table.players):
         raise PeerError(f"{where} does not have one utility for each coalition.", remedy="Keep it as evidence.")
     return table
+
+
+def same_utility(committed: int, recomputed: int) -> bool:
+    """Whether two utilities (times 2^40) are within :data:`UTILITY_TOLERANCE` of each other."""
+    return abs(committed - recomputed) <= UTILITY_TOLERANCE * UTILITY_UNIT
 
 
 def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:

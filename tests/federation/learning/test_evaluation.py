@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 from federation.errors import OperatorError, PeerError
 from federation.learning.evaluation import (
     UTILITY_BITS,
-    UTILITY_TOLERANCE,
     auc,
     bootstrap_auc,
     coalition_utilities,
@@ -19,6 +18,7 @@ from federation.learning.evaluation import (
     utility,
 )
 from federation.rules.aggregation import aggregate, coalition_models
+from federation.rules.audit import UTILITY_TOLERANCE
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed
 from federation.rules.valuation import shapley
