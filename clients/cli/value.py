@@ -1,5 +1,6 @@
 """``accord value``: why a site earned what it earned, and whether a utility that this rests on is true."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,7 +90,8 @@ def challenge(
     write_out(out, found.data.decode("utf-8"))
     error = PeerError(
         f"The coordinator committed to a false utility in round {round_number}; {out} proves it.",
-        remedy=f"Show the proof to the other parties: accord value check-proof {out} --key {data['coordinator']}",
+        remedy="Show the proof to the other parties, who know the coordinator's key: "
+        f"accord value check-proof {shlex.quote(str(out))} --key {data['coordinator']}",
     )
     emit_and_raise(data, error, as_json=as_json, text=text)
 
@@ -115,7 +117,9 @@ def check_proof(
     found = verify_challenge(shown, coordinator=public_key(key), utility=committed_utility)
     data = found.to_json()
     if found.verdict == "holds":
-        error = PeerError("This proves nothing: the entry holds.", remedy="Ask whoever showed it what it should prove.")
+        error = PeerError(
+            "This proves nothing: the logged utility holds.", remedy="Ask whoever showed it what it should prove."
+        )
         emit_and_raise(data, error, as_json=as_json, text=told(data))
     emit(data, as_json=as_json, text=f"Proven.\n\n{told(data)}")
 
@@ -129,9 +133,9 @@ def told(data: Mapping[str, Any]) -> str:
     logged, recomputed, allowed = data["logged_nats"], data["recomputed_nats"], float(UTILITY_TOLERANCE)
     apart = abs(logged - recomputed)
     meaning = (
-        f"The entry holds: they are {apart:.1e} nats apart, and {allowed:.1e} are allowed for rounding."
+        f"The logged utility holds: they are {apart:.1e} nats apart, and {allowed:.1e} are allowed for rounding."
         if data["verdict"] == "holds"
-        else f"The entry is false: they are {apart:.6g} nats apart, and {allowed:.1e} are allowed for rounding. Values "
+        else f"The logged utility is false: they are {apart:.6g} nats apart, and {allowed:.1e} are allowed for rounding. Values "
         "and payments of the study rest on it, and the coordinator signed it."
     )
     source = f"entry {data['entry_index']} of the log, in the value table {data['table'][:_HASH_SHOWN]}..."

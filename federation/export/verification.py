@@ -7,6 +7,7 @@ disclosed validation rows also every utility. All but the manifest's own check i
 coordinator who signs false files is caught as well.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,8 +242,9 @@ def _check_utilities(
                 raise PeerError(
                     f"{blob_path(done.value_table)}: the utility of coalition {mask} ({coalition}) in round "
                     f"{done.number} is {committed}, the rows give {recomputed} (in units of 2^-40).",
-                    remedy="Keep the export as evidence: the coordinator committed to a false utility. A proof that is "
-                    f"one file: accord value challenge {coalition} --dir {files.root} --round {done.number}",
+                    remedy="Keep the export as evidence: the coordinator committed to a false utility. To write a proof "
+                    f"for anybody: accord value challenge {coalition} --dir {shlex.quote(str(files.root))} "
+                    f"--round {done.number}",
                 )
             count += 1
     return count

@@ -1,4 +1,4 @@
-"""``accord value explain`` on an exported study, and the sentence for every way a study can end for a site."""
+"""``accord value`` on an exported study: why a site earned what it earned; challenges and their proofs."""
 
 import json
 import re
@@ -9,6 +9,8 @@ import pytest
 
 from clients.cli.value import why
 from federation.cli.main import main
+from federation.coordinator.challenging import challenge_of
+from federation.rules.keys import PrivateKey
 
 Output = pytest.CaptureFixture[str]
 
@@ -68,3 +70,99 @@ def test_every_outcome_has_its_sentence(values: list[float | None], outcome: str
     steps = why(data(values, outcome, reward_microcredits=0))
     assert said in " ".join(steps)
     assert len(steps) == (2 if outcome == "not-taken-part" else 5)
+
+
+# Challenge
+
+
+@pytest.fixture(scope="module")
+def false(play: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """The export of a coordinator that lied about the first round's model of everybody but one."""
+    study = play(changes={"utilities-1": lambda utilities: [*utilities[:6], utilities[6] + 2**36, utilities[7]]})
+    return study, study.played().export(tmp_path_factory.mktemp("false") / "export")
+
+
+def test_an_entry_that_holds_is_told_and_leaves_no_file(
+    exported: tuple[Any, Path], tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = exported
+    monkeypatch.chdir(tmp_path)
+    command = ["value", "challenge", "cedar,ash", "--dir", str(folder), "--round", "2"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "round 2's model with only the updates of ash, cedar" in text
+    assert f"entry {study.state.closed[1].entry_index} of the log" in text
+    assert "The logged utility holds" in text
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["verdict"], document["sites"]) == ("holds", ["ash", "cedar"])
+    assert document["logged"] == document["recomputed"] == study.tables[1].utilities[3]
+    assert list(tmp_path.iterdir()) == []
+    assert main(["value", "challenge", "-", "--dir", str(folder), "--round", "2"]) == 0
+    assert "model without any update" in capsys.readouterr().out
+    assert main(["value", "challenge", "birch", "--dir", str(folder), "--round", "2"]) == 2
+
+
+def test_verifying_a_false_export_leads_to_a_proof_that_convinces(
+    false: tuple[Any, Path], tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command is the one that the command before names."""
+    study, folder = false
+    monkeypatch.chdir(tmp_path)
+    assert main(["log", "verify", str(folder)]) == 4
+    command = re.search(r"accord (value challenge .*)", capsys.readouterr().err)
+    assert command is not None
+    assert main(command[1].split()) == 4
+    output = capsys.readouterr()
+    assert "The logged utility is false: they are 0.0625 nats apart" in output.out
+    check = re.search(r"accord (value check-proof .*)", output.err)
+    assert check is not None
+    assert main(check[1].split()) == 0
+    assert capsys.readouterr().out.startswith("Proven.")
+    assert main(["value", "check-proof", "proof.json", "--key", study.key.public.peer_id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "false-entry"
+
+
+def test_a_proof_for_programs_names_its_file_and_its_error(
+    false: tuple[Any, Path], tmp_path: Path, capsys: Output
+) -> None:
+    study, folder = false
+    sites = ",".join(study.state.site(did) for did in study.tables[0].players[1:])
+    command = ["value", "challenge", sites, "--dir", str(folder), "--round", "1"]
+    assert main([*command, "--out", str(tmp_path / "proof.json"), "--json"]) == 4
+    document = json.loads(capsys.readouterr().out)
+    assert (document["verdict"], document["error"]["code"]) == ("false-entry", "PeerError")
+    assert Path(document["proof"]) == tmp_path / "proof.json"
+    assert document["logged"] - document["recomputed"] == 2**36
+    assert main([*command, "--out", str(tmp_path / "nowhere" / "proof.json")]) == 2
+
+
+def test_what_proves_nothing_ends_with_4(
+    exported: tuple[Any, Path], false: tuple[Any, Path], tmp_path: Path, capsys: Output
+) -> None:
+    study, folder = false
+    proof, true = tmp_path / "proof.json", tmp_path / "true.json"
+    sites = ",".join(study.state.site(did) for did in study.tables[0].players[1:])
+    assert main(["value", "challenge", sites, "--dir", str(folder), "--round", "1", "--out", str(proof)]) == 4
+    true.write_bytes(challenge_of(exported[1], coalition="ash", round_number=1, study=None).data)
+    key, stranger = study.key.public.did, PrivateKey(bytes([55]) * 32).public.did
+    assert main(["value", "check-proof", str(true), "--key", key]) == 4
+    assert "This proves nothing" in capsys.readouterr().err
+    assert main(["value", "check-proof", str(true), "--key", key, "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["verdict"] == "holds"
+    assert main(["value", "check-proof", str(proof), "--key", stranger]) == 4
+    assert main(["value", "check-proof", str(proof), "--key", "nobody"]) == 2
+    assert main(["value", "check-proof", str(proof)]) == 2
+    assert main(["value", "check-proof", str(tmp_path / "absent.json"), "--key", key]) == 2
+    proof.write_bytes(proof.read_bytes()[:-2])
+    assert main(["value", "check-proof", str(proof), "--key", key]) == 4
+
+
+def test_a_proof_that_is_too_large_is_not_read(
+    false: tuple[Any, Path], tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = tmp_path / "proof.json"
+    proof.write_bytes(b"{" * 5000)
+    monkeypatch.setattr("federation.rules.challenge.CHALLENGE_BYTES_MAX", 4000)
+    assert main(["value", "check-proof", str(proof), "--key", false[0].key.public.did]) == 4
+    assert "it is too large" in capsys.readouterr().err
