@@ -135,8 +135,8 @@ def told(data: Mapping[str, Any]) -> str:
     meaning = (
         f"The logged utility holds: they are {apart:.1e} nats apart, and {allowed:.1e} are allowed for rounding."
         if data["verdict"] == "holds"
-        else f"The logged utility is false: they are {apart:.6g} nats apart, and {allowed:.1e} are allowed for rounding. Values "
-        "and payments of the study rest on it, and the coordinator signed it."
+        else f"The logged utility is false: they are {apart:.6g} nats apart, and {allowed:.1e} are allowed."
+        " Values and payments of the study rest on it, and the coordinator signed it."
     )
     source = f"entry {data['entry_index']} of the log, in the value table {data['table'][:_HASH_SHOWN]}..."
     return "\n".join(

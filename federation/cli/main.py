@@ -37,7 +37,7 @@ SUMMARIES: Final = {
     "budget": "See how much privacy is spent, and how much is left.",
     "privacy": "Audit the node's own privacy; see what attacks could learn.",
     "rewards": "Read what a party earned, and why.",
-    "value": "See why a site earned what it earned; challenge a utility that this rests on.",
+    "value": "See why a site earned what it earned; challenge a utility.",
     "log": "Verify an exported study offline; look into its log.",
 }
 

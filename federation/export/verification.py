@@ -240,10 +240,10 @@ def _check_utilities(
                 members = [did for place, did in enumerate(table.players) if mask >> place & 1]
                 coalition = ",".join(state.site(did) for did in members) or NOBODY
                 raise PeerError(
-                    f"{blob_path(done.value_table)}: the utility of coalition {mask} ({coalition}) in round "
-                    f"{done.number} is {committed}, the rows give {recomputed} (in units of 2^-40).",
-                    remedy="Keep the export as evidence: the coordinator committed to a false utility. To write a proof "
-                    f"for anybody: accord value challenge {coalition} --dir {shlex.quote(str(files.root))} "
+                    f"{blob_path(done.value_table)}: the utility of coalition {mask} in round {done.number} is "
+                    f"{committed}, the rows give {recomputed} (in units of 2^-40).",
+                    remedy="Keep the export as evidence: the coordinator committed to a false utility. To write "
+                    f"a proof for anybody: accord value challenge {coalition} --dir {shlex.quote(str(files.root))} "
                     f"--round {done.number}",
                 )
             count += 1

@@ -44,7 +44,7 @@ def test_a_coordinator_that_prices_a_friend_too_high_is_caught(tmp_path: Path, m
         writing._write_files(
             export, plan=study.envelope, log=study.log, blobs=study.blobs, key=study.key, validation=validation
         )
-    with pytest.raises(PeerError, match="birch") as caught:
+    with pytest.raises(PeerError, match="the utility of coalition") as caught:
         verify_export(export, study.key.public)
     assert f"accord value challenge birch --dir {export} --round 1" in caught.value.remedy
     found = challenged(export, "birch", 1)
