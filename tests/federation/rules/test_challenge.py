@@ -15,13 +15,17 @@ from federation.learning.evaluation import committed_utility
 from federation.rules import challenge as rules
 from federation.rules.audit import UTILITY_TOLERANCE, UTILITY_UNIT
 from federation.rules.canonical import canonical_bytes, parse
-from federation.rules.challenge import CHALLENGE_BYTES_MAX, Finding, verify_challenge
+from federation.rules.challenge import CHALLENGE_BYTES_MAX, Finding, make_challenge, verify_challenge
+from federation.rules.checkpoint import Checkpoint, sign_checkpoint
+from federation.rules.entries import open_entry
 from federation.rules.keys import PrivateKey
+from federation.rules.merkle import leaf_hash, root
 
 LIE = 2**36
 """In units of 2^-40 nats: a sixteenth of a nat."""
 ALLOWED = int(UTILITY_TOLERANCE * UTILITY_UNIT)
 MASK = 5
+FIRST = ("published", "started")
 STRANGER = PrivateKey(bytes([55]) * 32)
 Play = Callable[..., Any]
 
@@ -188,6 +192,41 @@ def test_an_honest_coordinator_cannot_be_accused_with_its_own_documents(play: Pl
             verified(study, canonical_bytes({**first, **attempt}) + b"\n")
 
 
+def relogged(study: Any, data: bytes, at: int, entry: bytes) -> bytes:
+    """The challenge as its coordinator could make it with a tree of its four entries, the one ``at`` exchanged."""
+    shown = parse(data)
+    entries = [shown[name]["entry"].encode() for name in ("published", "started", "opened", "closed")]
+    entries[at] = entry or entries[at]
+    head = Checkpoint(study.plan.origin, len(entries), root([leaf_hash(each) for each in entries]))
+    challenge = make_challenge(
+        plan=shown["plan"].encode(),
+        signed=sign_checkpoint(head, study.key),
+        entries=entries,
+        places=(0, 1, 2, 3),
+        table=shown["table"].encode(),
+        validation=(study.salt, study.rows),
+        base=base64.b64decode(shown["base"]),
+        updates={did: base64.b64decode(text) for did, text in shown["updates"].items()},
+    )
+    return challenge.to_bytes()
+
+
+def test_entries_of_other_plans_studies_and_signers_are_refused(false: tuple[Any, bytes]) -> None:
+    study, data = false
+    assert verified(study, relogged(study, data, 0, b"")).verdict == "false-entry", "the tree itself is sound"
+    published, started = (open_entry(parse(data)[name]["entry"].encode(), signer=study.key.public) for name in FIRST)
+    of_another_plan = published.model_copy(update={"body": published.body.model_copy(update={"plan": "0" * 64})})
+    of_another_study = started.model_copy(update={"study": "small-000000000000"})
+    for at, entry, key in (
+        (0, of_another_plan, study.key),
+        (1, of_another_study, study.key),
+        (1, started, STRANGER),
+        (1, published, study.key),
+    ):
+        with pytest.raises(PeerError):
+            verified(study, relogged(study, data, at, entry.sign(key).to_bytes()))
+
+
 def test_another_coordinators_key_is_not_accused(false: tuple[Any, bytes]) -> None:
     with pytest.raises(PeerError, match="not by"):
         verify_challenge(false[1], coordinator=STRANGER.public, utility=committed_utility)
@@ -209,6 +248,13 @@ def test_what_is_too_large_is_refused_before_it_is_read(
 def test_garbage_is_a_peer_s_error(false: tuple[Any, bytes], data: bytes) -> None:
     with pytest.raises(PeerError):
         verified(false[0], data)
+
+
+def test_a_proof_has_one_last_byte(false: tuple[Any, bytes]) -> None:
+    study, data = false
+    for changed in (data[:-1], data[:-1] + b" ", data + b"\n", b" " + data):
+        with pytest.raises(PeerError):
+            verified(study, changed)
 
 
 def test_one_vector_has_one_spelling(false: tuple[Any, bytes]) -> None:
