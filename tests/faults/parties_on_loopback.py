@@ -26,7 +26,7 @@ from clients.node import membership_of
 from clients.privacy.budget import BudgetLedger
 from consent.rules.record import Action, Terms, build, sign_record
 from federation.cli.coordinator import address_of
-from federation.cli.running import free_port
+from federation.cli.running import free_port, last_status
 from federation.coordinator.folder import CoordinatorFolder, commit_validation, create_coordinator, publish
 from federation.coordinator.history import system_clock
 from federation.coordinator.membership import Membership, invite
@@ -81,6 +81,14 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
         self._popen.wait(10)
         self._out.close()
+
+    def freeze(self) -> None:
+        """SIGSTOP: its connections stay open, and it says nothing any more."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def wait(self, timeout_s: float) -> int:
         """Its exit code, once it ends by itself."""
@@ -156,6 +164,10 @@ class Parties:
     def state(self) -> StudyState:
         """What the coordinator's log says now."""
         return self.coordinator.history(self.plan.study_id).state
+
+    def status(self) -> dict[str, Any]:
+        """What the running coordinator says of the study."""
+        return last_status(self.coordinator.files)
 
     def budget(self, site: str) -> BudgetLedger:
         """A node's privacy budget."""

@@ -1,4 +1,4 @@
-"""One small study of real processes, in which a node and then the coordinator are killed in the middle of a round."""
+"""One small study of real processes: a node is killed, another one freezes, and then the coordinator is killed."""
 
 import json
 import re
@@ -41,6 +41,7 @@ class Story:
     cedar_at_kill: State | None = None
     committed_at_kill: list[str] = field(default_factory=list)
     in_round_at_kill: int | None = None
+    awaited_while_frozen: dict[str, str] = field(default_factory=dict)
     stranger: dict[str, AccordError | None] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     healthy: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +76,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         told.healthy = {name: json.loads(parties.asked(name, "/healthz")) for name in parties.health}
         told.figures = {name: parties.asked(name, "/metrics") for name in parties.health}
 
-        # Round 2: the coordinator dies when the first commitment is in its log. Cedar still loads torch.
+        # Round 2: birch freezes, and its connection stays open. The coordinator dies when a commitment is in its log.
+        parties.wait_for("round 2", lambda: parties.said("round-opened", 2), timeout_s=60, alive=everybody)
+        parties.processes["birch"].freeze()
+        parties.wait_for(
+            "birch to be missed", lambda: "birch" not in parties.status()["connected"], timeout_s=60, alive=everybody
+        )
+        told.awaited_while_frozen = {item["site"]: item["for"] for item in parties.status()["awaited"]}
         parties.wait_for(
             "a commitment of round 2", lambda: parties.said("update-committed", 2), timeout_s=60, alive=everybody
         )
@@ -84,6 +91,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         current = parties.state().round
         told.in_round_at_kill = current.number if current else None
         parties.start("coordinator")
+        parties.processes["birch"].thaw()
         parties.wait_for("the settlement", lambda: parties.said("study-settled"), timeout_s=90)
         told.exits = {name: parties.processes[name].wait(30) for name in everybody}
         yield told
@@ -165,6 +173,11 @@ def test_what_the_killed_node_had_started_stays_charged_and_is_not_repeated(stor
         (3, State.COMMITTED),
     ]
     assert abs(budget.spent() - story.parties.budget("ash").spent()) < 1e-9
+
+
+def test_a_frozen_node_is_missed_by_name_and_takes_part_again(story: Story) -> None:
+    assert "it is not connected" in story.awaited_while_frozen["birch"]
+    assert story.parties.did("birch") in story.parties.state().closed[1].admitted
 
 
 def test_a_killed_coordinator_s_round_is_carried_to_its_end(story: Story) -> None:
