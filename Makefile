@@ -9,7 +9,7 @@ STAMP := $(VENV)/.accord-setup
 # Two workers; what shares a long set-up stays together (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo sensors test lint format check bench fuzz soak docs messages clean
+.PHONY: help setup demo sensors test lint format check bench fuzz soak chain docs messages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -61,6 +61,11 @@ fuzz: setup ## a million ledger steps, 100,000 markets (long)
 soak: setup ## a node killed 1,000 times (long)
 	$(BIN)/python tests/faults/node_kills.py $(ARGS)
 
+chain: setup ## the claim tree and its contract, against OpenZeppelin's library and Vyper anew
+	$(BIN)/python scripts/make_claim_assets.py
+	$(BIN)/python -m pytest -q tests/federation/settlement tests/federation/cli/test_claim_tree_command.py
+	git diff --exit-code --stat -- '*.vy' '*/settlement/*.json' '*/settlement/contract/*.json' tests/vectors/claim_trees.json
+
 docs: setup ## write docs/reference/cli.md from the program; check every link
 	$(BIN)/python scripts/make_cli_reference.py
 	$(BIN)/python scripts/check_links.py
@@ -69,4 +74,4 @@ messages: setup ## write new messages into the catalogs of consent/language
 	@$(BIN)/python scripts/update_catalogs.py
 
 clean: ## remove what tools left behind (never .venv, never a study)
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist .chain

@@ -70,7 +70,7 @@ fi
 # 4. Accord itself, editable, with every role, the tests and the linters.
 say "installing the other Python packages (versions in constraints.txt); the first time that downloads about 350 MB"
 # shellcheck disable=SC2046 # one requirement a word: they hold no blanks
-pip install --quiet --editable '.[demo,text]' $(.venv/bin/python - <<'PYTHON'
+pip install --quiet --editable '.[demo,text,chain]' $(.venv/bin/python - <<'PYTHON'
 import tomllib
 
 with open("pyproject.toml", "rb") as file:

@@ -43,6 +43,7 @@ SUMMARIES: Final = {
 
 # Which extra brings a package that the base installation does without.
 _EXTRAS: Final = {
+    "Crypto": "chain",
     "flwr": "coordinator",
     "libp2p": "coordinator",
     "multiaddr": "coordinator",

@@ -1,5 +1,6 @@
 """``accord rewards``: what a party earned, and why; what every account holds; the books as files."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -90,3 +91,42 @@ def export(
         as_json=as_json,
         text=f"Wrote {out}.",
     )
+
+
+@app.command(name="claim-tree")
+def claim_tree(
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--dir",
+            envvar="ACCORD_DIR",
+            help="A coordinator's folder, an exported study, or a folder of exported studies.",
+        ),
+    ],
+    accounts: Annotated[
+        Path, typer.Option("--accounts", help="Addresses: JSON, or CSV with the columns account,address.")
+    ],
+    previous: Annotated[
+        Path | None, typer.Option("--previous", help="The tree before; no amount may be less than there.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the tree with all proofs to this file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the tree from which a contract on a chain pays: who earned how much in all settled studies, with proofs.
+
+    Nothing is sent. Needs the extra "chain". The file is read by OpenZeppelin's merkle-tree library (standard-v1).
+
+    Example: accord rewards claim-tree --dir exports --accounts accounts.json --previous tree-1.json --out tree-2.json
+    """
+    from federation.settlement.accounts import read_accounts
+    from federation.settlement.drop import make_drop, read_tree
+    from federation.settlement.earnings import earnings_in
+
+    addresses = read_accounts(accounts)
+    before = None if previous is None else read_tree(previous)
+    drop = make_drop(earnings_in(folder), addresses, before)
+    document = drop.to_json()
+    if out is not None:
+        write_out(out, json.dumps(document, indent=1) + "\n")
+    written = "" if out is None else f"\nWrote {out}."
+    emit(document, as_json=as_json, text=drop.text() + written)

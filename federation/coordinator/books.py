@@ -29,10 +29,12 @@ class Books:
     Attributes:
         folded: the log.
         lines: the ledger's transfers with the entries that they follow from.
+        newest: size and note of the newest checkpoint in the folder, not verified; None where there is none.
     """
 
     folded: FoldedLog
     lines: tuple[JournalLine, ...]
+    newest: tuple[int, bytes] | None
 
     @property
     def ledger(self) -> Ledger:
@@ -132,4 +134,4 @@ def books_of(folder: Path, *, study: str | None) -> Books:
         audit.check_settlement(folded.settlement.before, folded.settlement.body, source.blobs)
     folded.state.ledger.check()
     entries = {entry.id: (index, entry.at) for index, entry in enumerate(folded.entries)}
-    return Books(folded=folded, lines=tuple(journal(folded.state.ledger, entries)))
+    return Books(folded=folded, lines=tuple(journal(folded.state.ledger, entries)), newest=source.newest)

@@ -81,6 +81,31 @@ def open_source(folder: Path, study: str | None) -> StudySource:
     return _from_log(envelope, log, opened.blobs.get, opened.validation)
 
 
+def studies_in(folder: Path) -> list[tuple[Path, str]]:
+    """(folder, study id) of every study in a party's folder, an exported study, or a folder of exported studies.
+
+    Raises:
+        OperatorError: the folder holds none.
+        PeerError: a document in it cannot be read.
+    """
+    if (folder / PLAN).exists() or not PartyFolder(folder).settings.exists():
+        exports = [folder, *sorted(folder.iterdir())] if folder.is_dir() else []
+        found = [(path, open_source(path, None).plan) for path in exports if (path / PLAN).exists()]
+        studies = [(path, open_plan(plan)[0].study_id) for path, plan in found]
+    elif load_settings(folder).role == "node":
+        files = PartyFolder(folder)
+        followed = _followed(open_database(files.database, *LOG_TABLES), FolderBlobStore(files.blobs))
+        studies = [(folder, name) for name, _ in followed]
+    else:
+        studies = [(folder, name) for name in open_coordinator(folder).studies()]
+    if not studies:
+        raise OperatorError(
+            f"There is no study in {folder}.",
+            remedy="Give a coordinator's or a node's folder, an exported study, or a folder of exported studies.",
+        )
+    return studies
+
+
 def _from_log(
     plan: bytes, log: MerkleLog, blobs: Callable[[str], bytes], validation: Callable[[str], tuple[bytes, bytes]]
 ) -> StudySource:
