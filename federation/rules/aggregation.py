@@ -24,7 +24,7 @@ import numpy as np
 
 from federation.errors import OperatorError, PeerError
 from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
-from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude
+from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, weighted_mean
 from federation.rules.robust import LOCATIONS, Gathered
 from federation.rules.study import StudyPlan
 
@@ -119,10 +119,17 @@ def aggregate(
         PeerError: an update of a site without weight, of another length, or a result beyond the lattice's range.
     """
     players = sorted(updates)
-    everyone = np.ones((1, len(players)), dtype=np.int64)
-    models = _models if rule.linear else _robust_models
-    result: Integers = models(base, updates, weights, players, everyone, rule)[0]
-    return result
+    if not rule.linear:
+        everyone = np.ones((1, len(players)), dtype=np.int64)
+        result: Integers = _robust_models(base, updates, weights, players, everyone, rule)[0]
+        return result
+    _check(base, updates, weights, players)
+    if not players:
+        return base.copy()
+    model = base + weighted_mean(updates.values(), (weights[name] for name in updates), sum(weights.values()))
+    if not in_range(model):
+        raise _refused("the next model leaves the range of the lattice")
+    return model
 
 
 def coalition_models(

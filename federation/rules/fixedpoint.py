@@ -56,7 +56,7 @@ def from_fixed(values: Integers) -> Floats:
 
 def in_range(values: Integers) -> bool:
     """Whether every integer is strictly between -2^62 and 2^62."""
-    return bool(np.all((values > -INTEGER_LIMIT) & (values < INTEGER_LIMIT)))
+    return bool(values.min(initial=0) > -INTEGER_LIMIT and values.max(initial=0) < INTEGER_LIMIT)
 
 
 def pack(values: Integers) -> bytes:

@@ -4,7 +4,7 @@ All results are exact. Sums run in 64 bits where no sum can overflow (the usual 
 otherwise; which of both is taken changes no bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,8 @@ from federation.rules.fixedpoint import Integers
 
 INT64_SAFE: Final = 1 << 62
 _FLOAT_SAFE: Final = float(1 << 60)
+_BLOCK: Final = 1 << 15
+"""Elements summed at a time: 256 KiB, which a core's own cache holds."""
 
 
 def magnitude(values: Integers) -> int:
@@ -25,27 +27,46 @@ def divide_half_even(numerators: NDArray[Any], denominator: int) -> NDArray[Any]
     """Integer division, ties to even, elementwise; ``denominator`` positive."""
     quotient = numerators // denominator
     twice = 2 * (numerators - quotient * denominator)
-    up = (twice > denominator) | ((twice == denominator) & (quotient % 2 == 1))
+    up = (twice > denominator) | ((twice == denominator) & (quotient & 1 == 1))
     rounded: NDArray[Any] = quotient + up.astype(numerators.dtype)
     return rounded
 
 
-def weighted_mean(vectors: Integers, weights: Sequence[int], denominator: int) -> Integers:
+def weighted_mean(vectors: Iterable[Integers], weights: Iterable[int], denominator: int) -> Integers:
     """``sum_i w_i v_i / denominator``, rounded once, ties to even.
 
+    Block by block over all vectors, so that each is read from memory once, and what the work needs beyond the vectors
+    and the result does not grow with their number.
+
     Args:
-        vectors: int64 [n, P].
-        weights: n integers, not negative.
+        vectors: int64 [P] each, at least one (the rows of a matrix, too).
+        weights: as many integers, not negative.
         denominator: positive.
 
     Returns:
         int64 [P]; the caller knows that it fits (a mean of lattice vectors does).
     """
-    fits = 2 * max(denominator, magnitude(vectors) * sum(weights)) < INT64_SAFE
-    kind: Any = np.int64 if fits else object
-    total = np.array(weights, dtype=kind) @ vectors.astype(kind)
-    mean: Integers = divide_half_even(total, denominator).astype(np.int64)
+    summands = list(zip(vectors, weights, strict=True))
+    heaviest = max(denominator, sum(weight for _, weight in summands))
+    mean = np.empty(summands[0][0].shape, dtype=np.int64)
+    for start in range(0, mean.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        total = _weighted_sum([(vector[block], weight) for vector, weight in summands], heaviest)
+        mean[block] = divide_half_even(total, denominator)
     return mean
+
+
+def _weighted_sum(summands: Sequence[tuple[Integers, int]], heaviest: int) -> NDArray[Any]:
+    """``sum_i w_i v_i``: int64 where neither it nor twice ``heaviest`` can overflow, Python's integers otherwise."""
+    total = np.zeros(summands[0][0].shape, dtype=np.int64)
+    bound = 0
+    for vector, weight in summands:
+        bound += weight * magnitude(vector)
+        if 2 * max(heaviest, bound) >= INT64_SAFE:
+            exact: NDArray[Any] = sum(each.astype(object) * factor for each, factor in summands)
+            return exact
+        total += vector * weight
+    return total
 
 
 def dot(one: Integers, two: Integers) -> int:

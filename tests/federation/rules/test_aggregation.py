@@ -83,6 +83,23 @@ def test_each_coalition_has_the_model_that_its_updates_alone_would_give(
     )
 
 
+def test_a_long_vector_of_small_and_huge_numbers_is_summed_exactly_in_every_part() -> None:
+    """Longer than what is summed at a time; only the middle needs more than 64 bits."""
+    rng = np.random.default_rng(5)
+    base = rng.integers(-9, 9, 100_003)
+    updates = {site: rng.integers(-(2**20), 2**20, base.size) for site in SITES}
+    for update in updates.values():
+        update[40_000:40_007] = rng.integers(2**59, 2**60, 7)
+    weights = dict(zip(SITES, (5, 7, 11, 2**40), strict=True))
+    places = (0, 1, 32_767, 32_768, 39_999, 40_000, 40_006, 40_007, 65_535, 65_536, base.size - 1)
+    total = sum(weights.values())
+    expected = [
+        int(base[at]) + round(Fraction(sum(weights[site] * int(updates[site][at]) for site in SITES), total))
+        for at in places
+    ]
+    assert aggregate(base, updates, weights)[list(places)].tolist() == expected
+
+
 def test_ties_go_to_even() -> None:
     base = np.zeros(6, np.int64)
     update = np.array([1, 3, 5, -1, -3, 2], dtype=np.int64)
