@@ -24,7 +24,7 @@ import numpy as np
 
 from federation.errors import OperatorError, PeerError
 from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
-from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, weighted_mean
+from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, squared_length, weighted_mean
 from federation.rules.robust import LOCATIONS, Gathered
 from federation.rules.study import StudyPlan
 
@@ -176,10 +176,7 @@ def norm_within(update: Integers, bound: Decimal) -> bool:
         update: int64 [P].
         bound: in the model's own units (not lattice steps).
     """
-    limit = (Fraction(bound) * SCALE) ** 2
-    largest = magnitude(update)
-    exact = update if largest * largest * max(update.size, 1) < INT64_SAFE else update.astype(object)
-    return bound >= 0 and int((exact * exact).sum()) <= limit
+    return bound >= 0 and squared_length(update) <= (Fraction(bound) * SCALE) ** 2
 
 
 def clip_to_norm(update: Floats, bound: Decimal) -> Floats:

@@ -78,6 +78,18 @@ def dot(one: Integers, two: Integers) -> int:
     return int((one.astype(object) * two.astype(object)).sum()) if one.size else 0
 
 
+def squared_length(vector: Integers) -> int:
+    """``||v||^2``, exact."""
+    largest = magnitude(vector)
+    if largest * largest * vector.size < INT64_SAFE:
+        return int((vector * vector).sum())
+    if largest * largest < INT64_SAFE:  # each square fits; their upper and lower halves add up apart
+        squares = vector * vector
+        return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFFFFFF).sum())
+    wide = vector.astype(object)
+    return int((wide * wide).sum())
+
+
 def squared_distances(vectors: Integers) -> list[list[int]]:
     """``||v_i - v_j||^2`` for every pair, exact; differences of lattice integers fit in 64 bits.
 
