@@ -28,6 +28,7 @@ from federation.flower.messages import (
     error_reply,
     node_id_of,
     pack,
+    transfer_s_max,
     unpack,
     with_reply_id,
 )
@@ -188,7 +189,9 @@ class FlowerRuntime:
     def _send(self, reply: Message) -> bool:
         """Whether the matter is settled: acknowledged, or refused for good."""
         try:
-            self._exchange.request(self._coordinator, REPLY, pack(reply), timeout_s=_ACK_S_MAX, max_bytes=0)
+            data = pack(reply)
+            timeout_s = _ACK_S_MAX + transfer_s_max(data)
+            self._exchange.request(self._coordinator, REPLY, data, timeout_s=timeout_s, max_bytes=0)
         except UnavailableError as error:
             logger.debug("A reply waits: %s", error.message)
             return False

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -28,6 +28,7 @@ from federation.flower.messages import (
     node_id_of,
     pack,
     task_message,
+    transfer_s_max,
     unpack,
 )
 from federation.network.exchange import Exchange
@@ -37,6 +38,8 @@ __all__ = ["ExchangeGrid", "node_id_of"]
 
 _ACK_S_MAX: Final = 10.0
 _RESEND_S: Final = 2.0
+_REST: Final = 10
+"""A message that took long to send is left alone for so many times as long: sending again takes a tenth of the line."""
 _RUN_ID: Final = 1
 
 logger = logging.getLogger(__name__)
@@ -55,8 +58,9 @@ class ExchangeGrid(Grid):
         self._node_id = node_id_of(exchange.public)
         self._run = empty_run(_RUN_ID)
         self._nodes: dict[int, PublicKey] | None = None
-        self._asked: dict[str, Message] = {}
+        self._asked: dict[str, Metadata] = {}
         self._under_way: set[str] = set()
+        self._resting: dict[str, float] = {}
         self._replies: dict[str, Message] = {}
         self._changed = threading.Condition()
         if nodes is not None:
@@ -95,7 +99,7 @@ class ExchangeGrid(Grid):
         return sorted(self._directory())
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Send each message, in the background; one that is still under way is not sent twice at once.
+        """Send each message, in the background; one under way, or just arrived after a long time, is left alone.
 
         A node that is away simply does not get it: push again.
         """
@@ -104,8 +108,8 @@ class ExchangeGrid(Grid):
             name = message.metadata.message_id
             names.append(name)
             with self._changed:
-                self._asked[name] = message
-                if name in self._under_way:
+                self._asked[name] = message.metadata
+                if name in self._under_way or time.monotonic() < self._resting.get(name, 0.0):
                     continue
                 self._under_way.add(name)
             threading.Thread(target=self._push, args=(message,), name=f"push-{name[:8]}", daemon=True).start()
@@ -147,7 +151,11 @@ class ExchangeGrid(Grid):
             if peer is None:
                 logger.debug("node %d is away; message %s waits", metadata.dst_node_id, metadata.message_id)
                 return
-            self._exchange.request(peer, TASK, pack(message), timeout_s=_ACK_S_MAX, max_bytes=0)
+            data, began = pack(message), time.monotonic()
+            self._exchange.request(peer, TASK, data, timeout_s=_ACK_S_MAX + transfer_s_max(data), max_bytes=0)
+            now = time.monotonic()
+            with self._changed:
+                self._resting[metadata.message_id] = now + _REST * (now - began)
         except UnavailableError as error:
             logger.debug("%s", error.message)
         except AccordError as error:
@@ -168,11 +176,11 @@ class ExchangeGrid(Grid):
         metadata = reply.metadata
         with self._changed:
             asked = self._asked.get(metadata.reply_to_message_id)
-        if asked is None or asked.metadata.dst_node_id != node_id_of(peer):
+        if asked is None or asked.dst_node_id != node_id_of(peer):
             raise PeerError(
                 "The reply answers nothing that this node was asked.", remedy="Wait until the coordinator asks again."
             )
-        if metadata.src_node_id != node_id_of(peer) or metadata.message_type != asked.metadata.message_type:
+        if metadata.src_node_id != node_id_of(peer) or metadata.message_type != asked.message_type:
             raise PeerError("The reply names another node, or another task.", remedy="Reply to the message itself.")
         self._put(reply)
         return b""

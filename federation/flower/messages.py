@@ -46,6 +46,7 @@ _TTL_S: Final = 30 * 24 * 3600.0
 _ERROR_CODE: Final = 200
 """Flower's own error codes stay below 100."""
 _NPY_HEADER_BYTES_MAX: Final = 1024
+_BYTES_S_MIN: Final = 100_000
 
 Vector = NDArray[np.int64]
 
@@ -123,6 +124,11 @@ def error_reply(message: Message, error: AccordError) -> Message:
     """The reply of a node that refuses or fails: Flower's ``Error`` with class, sentence and remedy."""
     reason = f"{error.code}: {error.message} {error.remedy}"
     return with_reply_id(Message(Error(code=_ERROR_CODE + error.exit_code, reason=reason), reply_to=message))
+
+
+def transfer_s_max(data: bytes) -> float:
+    """How long ``data`` may be under way, in seconds: one for each 100 kB."""
+    return len(data) / _BYTES_S_MIN
 
 
 def pack(message: Message) -> bytes:

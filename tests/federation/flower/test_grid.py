@@ -135,6 +135,24 @@ def test_a_lost_message_is_sent_again_under_the_same_id() -> None:
     assert setting.seen == [setting.message().metadata.message_id]
 
 
+def test_a_message_that_took_long_to_send_is_not_sent_again_at_once() -> None:
+    setting, seen = Setting(), []
+
+    def slowly(_peer: PublicKey, data: bytes) -> bytes:
+        time.sleep(0.2)
+        seen.append(data)
+        return b""
+
+    setting.node.serve(messages.TASK, slowly, max_bytes=messages.MESSAGE_BYTES_MAX)
+    assert setting.grid.send_and_receive([setting.message()], timeout=1.2) == []
+    assert len(seen) == 1
+
+
+def test_a_long_message_may_take_longer_to_arrive() -> None:
+    assert messages.transfer_s_max(b"") == 0
+    assert messages.transfer_s_max(bytes(10_000_000)) == 100
+
+
 def test_a_refusal_of_the_node_becomes_flowers_error() -> None:
     def refuse(_peer: PublicKey, _data: bytes) -> bytes:
         raise PrivacyError("The budget is spent.", remedy="Wait.")
