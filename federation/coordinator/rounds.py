@@ -225,7 +225,7 @@ class RoundRunner:
             did: check_arrays(update, b"".join(self._blobs.get(name) for name in update.chunks), state.plan)
             for did, update in sorted(counted.items())
         }
-        result = self._strategy.aggregate_vectors(current.number, base, vectors, state.weights)
+        result = self._strategy.aggregate_vectors(base, vectors, state.weights)
         body = RoundClosed(
             outcome="aggregated" if quorate else "no-quorum",
             updates={did: update.update for did, update in counted.items()},

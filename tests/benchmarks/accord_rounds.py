@@ -308,7 +308,7 @@ class StudyRounds:
             vectors = {party.did: self._vector(update) for party, update in updates.items()}
         with lap("aggregate"):
             weights = dict.fromkeys(vectors, 1)
-            self.model = self._strategy.aggregate_vectors(number, self.model, vectors, weights)
+            self.model = self._strategy.aggregate_vectors(self.model, vectors, weights)
         with lap("pack and store model"):
             self._name = self._blobs.put(pack(self.model))
         lap.spent["wait"] = time.perf_counter() - began - sum(lap.spent.values())
@@ -339,9 +339,7 @@ class StudyRounds:
             raise RuntimeError(f"{len(waiting)} nodes did not answer")
 
 
-def study_rounds(
-    folder: Path, *, parameters: int, nodes: int, rounds: int
-) -> tuple[list[Parts], list[Parts], float]:
+def study_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tuple[list[Parts], list[Parts], float]:
     """Each round's parts at the coordinator, the slowest node's parts of each round, and the model's growth."""
     with Libp2pHost(COORDINATOR) as host:
         coordinator = StudyRounds(host, folder, nodes, parameters)

@@ -63,15 +63,15 @@ def test_reveal_messages_go_only_to_those_who_committed() -> None:
 def test_the_aggregate_is_the_rules_own_whatever_the_order() -> None:
     expected = aggregate(BASE, UPDATES, WEIGHTS)
     for order in permutations(UPDATES):
-        result = strategy().aggregate_vectors(1, BASE, {did: UPDATES[did] for did in order}, WEIGHTS)
+        result = strategy().aggregate_vectors(BASE, {did: UPDATES[did] for did in order}, WEIGHTS)
         assert result.dtype == np.int64
         assert result.tobytes() == expected.tobytes()
 
 
 def test_absent_sites_contribute_nothing_and_weights_stay() -> None:
     some = {did: UPDATES[did] for did in list(UPDATES)[:2]}
-    assert np.array_equal(strategy().aggregate_vectors(1, BASE, some, WEIGHTS), aggregate(BASE, some, WEIGHTS))
-    assert np.array_equal(strategy().aggregate_vectors(1, BASE, {}, WEIGHTS), BASE)
+    assert np.array_equal(strategy().aggregate_vectors(BASE, some, WEIGHTS), aggregate(BASE, some, WEIGHTS))
+    assert np.array_equal(strategy().aggregate_vectors(BASE, {}, WEIGHTS), BASE)
 
 
 def test_flowers_replies_are_aggregated_over_the_base_that_was_configured() -> None:
