@@ -63,8 +63,10 @@ def _weighted_sum(summands: Sequence[tuple[Integers, int]], heaviest: int) -> ND
     for vector, weight in summands:
         bound += weight * magnitude(vector)
         if 2 * max(heaviest, bound) >= INT64_SAFE:
-            exact: NDArray[Any] = sum(each.astype(object) * factor for each, factor in summands)
-            return exact
+            wide = np.zeros(total.shape, dtype=object)
+            for each, factor in summands:
+                wide += each.astype(object) * factor
+            return wide
         total += vector * weight
     return total
 

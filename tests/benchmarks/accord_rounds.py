@@ -4,10 +4,10 @@ Two ways, each over libp2p (TCP, Noise, Yamux) with every node in a process of i
 
 - ``grid``: Flower's own FedAvg and the same ClientApp as on stock Flower; only the Grid is Accord's, and a node's
   runtime. The float32 model travels in Flower's messages, so that it must be smaller than they may be (16 MiB).
-- ``study``: the way of a study's round (``federation.coordinator.rounds``, ``clients.contribution``): models and updates
-  are int64 lattice integers, twice as long as float32, and travel by content address; nodes commit to signed updates,
-  then show them; the coordinator checks signature, commitment, hashes, range and norm, once when an update comes and
-  again when the round closes, as ``RoundRunner`` does; the sum is exact; everything is synced to disk.
+- ``study``: the way of a study's round (``federation.coordinator.rounds``, ``clients.contribution``): models and
+  updates are int64 lattice integers, twice as long as float32, and travel by content address; nodes commit to signed
+  updates, then show them; the coordinator checks signature, commitment, hashes, range and norm, once when an update
+  comes and again when the round closes, as ``RoundRunner`` does; the sum is exact; everything is synced to disk.
 
 A plan allows at most 2^20 parameters (4 MB of float32), so that ``study`` drives Grid, strategy, blobs and documents
 itself. It leaves out what does not depend on the model's size: log, consents, budget, privacy noise, valuation.
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -220,8 +221,8 @@ def grid_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tu
     """Flower's FedAvg on Accord's Grid.
 
     Returns:
-        The seconds of each round; the seconds of one ``pack``, ``unpack``, ``train`` and ``aggregate``; and how much the
-        model has grown.
+        The seconds of each round; the seconds of one ``pack``, ``unpack``, ``train`` and ``aggregate``; and how much
+        the model has grown.
     """
     stamps: list[float] = []
     with Libp2pHost(COORDINATOR) as host:
@@ -235,7 +236,7 @@ def grid_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tu
                 evaluate_fn=lambda _round, _arrays: stamps.append(time.perf_counter()),
             )
         parts = _message_parts(grid, result.arrays) | {"aggregate": strategy.aggregate_s}
-    seconds = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(stamps)]
     return seconds, parts, growth(next(iter(result.arrays.values())).numpy(), parameters)
 
 

@@ -11,6 +11,7 @@ the same model.
 import argparse
 import logging
 import math
+import os
 import platform
 import statistics
 import tempfile
@@ -134,14 +135,14 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=4)
     given = options.parse_args()
     logging.disable(logging.CRITICAL)
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     cells = [Cell(size, nodes, given.rounds) for size in given.megabytes for nodes in given.nodes]
     print_rounds(cells)
     print_parts(cells)
     print(
         f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, flwr {version('flwr')}, libp2p {version('libp2p')}, Python "
-        f"{platform.python_version()}, {platform.machine()}: {given.rounds} rounds each, "
-        f"{time.monotonic() - began:.0f} s."
+        f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before and "
+        f"{os.getloadavg()[0]:.1f} after: {given.rounds} rounds each, {time.monotonic() - began:.0f} s."
     )
 
 

@@ -3,10 +3,10 @@
     python tests/benchmarks/first_round.py [--installed]
 
 A study of two hospitals is set up on loopback as in docs/guide/first-study.md: the registry and one hospital run
-already, from this environment, and wait. Then the second hospital comes: everything that it types is counted and timed,
-beginning with a fresh virtual environment, until the log of the study holds its first closed round. Only public commands
-are used. pip may take what it downloaded before from its cache, and packages from wherever it is configured to; versions
-are those of constraints.txt. Nobody types, reads or thinks: the seconds are the machine's.
+already, from this environment, and wait. Then the second hospital comes: everything that it types is counted and
+timed, beginning with a fresh virtual environment, until the log of the study holds its first closed round. Only public
+commands are used. pip may take what it downloaded before from its cache, and packages from wherever it is configured
+to; versions are those of constraints.txt. Nobody types, reads or thinks: the seconds are the machine's.
 
 ``--installed`` leaves the installation out and uses this environment, to try the script.
 """
@@ -47,11 +47,15 @@ class Typed:
 
 
 class Shell:
-    """Runs commands in ``folder`` with the programs of ``bin_folder`` first; notes what is counted."""
+    """Runs commands in ``folder`` with the programs of ``bin_folder`` first; notes what is counted.
 
-    def __init__(self, folder: Path, bin_folder: Path) -> None:
+    ``code`` is where Python looks for Accord before it looks at what is installed; None: nowhere.
+    """
+
+    def __init__(self, folder: Path, bin_folder: Path, code: Path | None = None) -> None:
         self.folder, self.typed = folder, list[Typed]()
         kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        kept |= {} if code is None else {"PYTHONPATH": str(code)}
         self._environment = {**kept, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
     def run(self, command: str, whose: str = "") -> str:
@@ -79,8 +83,7 @@ class Shell:
     @contextmanager
     def staying(self, command: str) -> Iterator[None]:
         """Run one line that stays; ask it to stop afterwards."""
-        out = self.folder / f"{command.split('--dir ')[1].split()[0]}.out"
-        with out.open("wb") as file:
+        with (self.folder / f"{shlex.split(command)[-1]}.out").open("wb") as file:
             process = subprocess.Popen(
                 shlex.split(command), cwd=self.folder, env=self._environment, stdout=file, stderr=file
             )
@@ -105,7 +108,7 @@ def write_data(folder: Path) -> None:
         header, people = rows[0], rows[1:]
         held = held or [header]
         held += people[3::5]
-        kept = [row for at, row in enumerate(people) if at % 5 != 3]  # noqa: PLR2004 - every fifth line of the file
+        kept = [row for at, row in enumerate(people) if at % 5 != 3]
         write_rows(folder / f"{site}.csv", [header, *kept])
     write_rows(folder / "validation.csv", held)
 
@@ -176,7 +179,7 @@ def come(shell: Shell, registry: Shell, invitation: str, *, installing: Path | N
 
 def closed_rounds(registry: Shell) -> int:
     """How many rounds the study's log holds."""
-    return registry.run("accord log show --dir registry").count("closed")
+    return registry.run("accord log show --dir registry").count("round closed: ")
 
 
 def main() -> None:
@@ -188,9 +191,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         environment = None if given.installed else folder / "environment"
-        registry = Shell(folder, own)
+        registry = Shell(folder, own, REPOSITORY)
         invitation = prepare(registry, stack)
-        hospital = Shell(folder, own if environment is None else environment / "bin")
+        hospital = registry if environment is None else Shell(folder, environment / "bin")
         whole = come(hospital, registry, invitation, installing=environment)
     print("| command | for | seconds |\n| --- | --- | ---: |")
     for typed in hospital.typed:
@@ -198,7 +201,8 @@ def main() -> None:
         print(f"| `{shown.replace(sys.executable, 'python3')}` | {typed.whose} | {typed.seconds:.1f} |")
     own_commands = sum(typed.whose != "patients" for typed in hospital.typed)
     print(f"| **{len(hospital.typed)} commands, {own_commands} without the patients'** | | **{whole:.0f}** |")
-    print(f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}.")
+    now, load = datetime.now(UTC), os.getloadavg()[0]
+    print(f"\nMeasured {now:%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}.")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ evaluation is off. Telemetry is off, and so is the installation of an app's depe
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from accord_rounds import factor_of
 
@@ -70,7 +72,9 @@ def main(grid, context):
         evaluate_fn=lambda _round, _arrays: stamps.append(time.time()),
     )
     growth = float(np.linalg.norm(next(iter(result.arrays.values())).numpy()) / np.linalg.norm(first))
-    Path(config["stamps"]).write_text(json.dumps({"stamps": stamps, "growth": growth}))
+    written = Path(config["stamps"] + ".part")
+    written.write_text(json.dumps({"stamps": stamps, "growth": growth}))
+    written.rename(config["stamps"])
 '''
 
 CLIENT: Final = '''
@@ -92,49 +96,90 @@ def train(message, context):
 '''
 
 
-def stock_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int, timeout_s: float) -> tuple[list[float], float]:
+class StockFlower:
+    """SuperLink, SuperNodes and an app in ``folder``; ended with the ``with`` block, and whatever they started."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._app, self._port = folder, folder / "app", free_port()
+        self.stamps = folder / "stamps.json"
+        self._write("app/pyproject.toml", PROJECT)
+        self._write("app/bench/__init__.py", "")
+        self._write("app/bench/server.py", SERVER)
+        self._write("app/bench/client.py", CLIENT)
+        link = f'[superlink.bench]\naddress = "127.0.0.1:{self._port}"\ninsecure = true\n'
+        self._write("home/config.toml", f'[superlink]\ndefault = "bench"\n\n{link}')
+        self._environment = {
+            **os.environ,
+            "FLWR_HOME": str(folder / "home"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        }
+        self._log = folder / "flower.log"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start(self, nodes: int) -> None:
+        """Start the SuperLink and the SuperNodes."""
+        own = str(self._port)
+        self._stay("flower-superlink", "--insecure", "--disable-runtime-dependency-installation", "--port", own)
+        wait_for(self._port)
+        for number in range(nodes):
+            config = ("--port", str(free_port()), "--node-config", f"factor={factor_of(number)}")
+            self._stay("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{own}", *config)
+
+    def run(self, config: str, timeout_s: float) -> None:
+        """``flwr run`` the app, and wait until it has written its stamps.
+
+        Raises:
+            RuntimeError: it has not in time; the message is the end of Flower's log.
+        """
+        process = self._stay("flwr", "run", str(self._app), "--run-config", config)
+        deadline = time.monotonic() + timeout_s
+        while not self.stamps.exists():
+            if time.monotonic() > deadline or process.poll():
+                raise RuntimeError("\n".join(self._log.read_text(errors="replace").splitlines()[-30:]))
+            time.sleep(0.2)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def _stay(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [str(BIN / program), *arguments],
+                cwd=self._app,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._stack.callback(end, process)
+        return process
+
+
+def stock_rounds(
+    folder: Path, *, parameters: int, nodes: int, rounds: int, timeout_s: float
+) -> tuple[list[float], float]:
     """Run FedAvg; node ``i`` multiplies the model by ``factor_of(i)``.
 
     Returns:
         The seconds of each round, and how much the model has grown.
 
     Raises:
-        RuntimeError: Flower did not finish in time; the message has its last lines.
+        RuntimeError: Flower did not finish in time.
     """
-    home, app, stamps = folder / "home", folder / "app", folder / "stamps.json"
-    port = free_port()
-    for path, text in (
-        (app / "pyproject.toml", PROJECT),
-        (app / "bench" / "__init__.py", ""),
-        (app / "bench" / "server.py", SERVER),
-        (app / "bench" / "client.py", CLIENT),
-        (home / "config.toml", f'[superlink]\ndefault = "bench"\n\n[superlink.bench]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'),
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    environment = {**os.environ, "FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-
-    with ExitStack() as stack:
-        log = stack.enter_context((folder / "flower.log").open("wb"))
-
-        def start(*command: str) -> None:
-            process = subprocess.Popen(command, cwd=app, env=environment, stdout=log, stderr=log, start_new_session=True)
-            stack.callback(end, process)
-
-        start("flower-superlink", "--insecure", "--disable-runtime-dependency-installation", "--port", str(port))
-        wait_for(port)
-        for number in range(nodes):
-            start("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", str(free_port()), "--node-config", f"factor={factor_of(number)}")
-        run = f'parameters={parameters} rounds={rounds} nodes={nodes} stamps="{stamps}"'
-        subprocess.run(["flwr", "run", str(app), "--run-config", run], cwd=app, env=environment, stdout=log, stderr=log, check=True, timeout=START_S_MAX)
-        deadline = time.monotonic() + timeout_s
-        while not stamps.exists():
-            if time.monotonic() > deadline:
-                raise RuntimeError("\n".join((folder / "flower.log").read_text(errors="replace").splitlines()[-30:]))
-            time.sleep(0.2)
-        time.sleep(0.2)
-        found = json.loads(stamps.read_text())
-    return [after - before for before, after in zip(found["stamps"], found["stamps"][1:], strict=False)], found["growth"]
+    with StockFlower(folder) as flower:
+        flower.start(nodes)
+        flower.run(f'parameters={parameters} rounds={rounds} nodes={nodes} stamps="{flower.stamps}"', timeout_s)
+        found = json.loads(flower.stamps.read_text())
+    return [after - before for before, after in pairwise(found["stamps"])], found["growth"]
 
 
 def free_port() -> int:
@@ -148,25 +193,21 @@ def wait_for(port: int) -> None:
     """Wait until somebody listens on ``port``."""
     deadline = time.monotonic() + START_S_MAX
     while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"nobody listens on port {port} after {START_S_MAX:g} s")
+        time.sleep(0.2)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
     """End a process, and then whatever it started."""
-    import signal
     process.terminate()
     try:
         process.wait(END_S_MAX)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
