@@ -53,6 +53,10 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/consent_web.py
 	$(BIN)/python tests/benchmarks/attacks.py
 	$(BIN)/python tests/benchmarks/valuation_speed.py
+	$(BIN)/python tests/benchmarks/against_flower.py
+	$(BIN)/python tests/benchmarks/against_flower.py --megabytes 100 --nodes 2 --rounds 2
+	$(BIN)/python tests/benchmarks/stream_speed.py
+	$(BIN)/python tests/benchmarks/first_round.py
 
 fuzz: setup ## a million ledger steps, 100,000 markets (long)
 	$(BIN)/python tests/fuzz/ledger_steps.py

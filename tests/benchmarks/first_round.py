@@ -16,7 +16,6 @@ import csv
 import os
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -90,7 +89,7 @@ class Shell:
             try:
                 yield
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 try:
                     process.wait(20)
                 except subprocess.TimeoutExpired:
@@ -120,7 +119,7 @@ def write_rows(path: Path, rows: list[list[str]]) -> None:
 
 
 def wait_for(what: str, there: Callable[[], bool], seconds: float) -> None:
-    """Look twice a second until ``there``.
+    """Look once a second until ``there``.
 
     Raises:
         RuntimeError: not within ``seconds``.
@@ -129,7 +128,7 @@ def wait_for(what: str, there: Callable[[], bool], seconds: float) -> None:
     while not there():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def consents(shell: Shell, site: str, whose: str = "") -> None:
