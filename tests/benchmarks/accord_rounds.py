@@ -22,13 +22,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -71,6 +73,24 @@ Parts = dict[str, float]
 def key_of(number: int) -> PrivateKey:
     """The key of node ``number``."""
     return PrivateKey(hashlib.sha256(b"node %d" % number).digest())
+
+
+@dataclass
+class Rounds:
+    """What one way measured: each round's seconds, a round's processor seconds (all processes), the model's growth."""
+
+    seconds: list[float]
+    cpu_s: float
+    growth: float
+
+
+def cpu_s() -> float:
+    """The processor seconds that this process and all that it started have used so far, ended or not."""
+    used = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            used += sum(process.cpu_times()[:4])  # user, system, and those of children that have ended
+    return used
 
 
 class Stopwatch:
@@ -217,14 +237,13 @@ class GridFedAvg(FedAvg):
         return result
 
 
-def grid_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tuple[list[float], Parts, float]:
+def grid_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tuple[Rounds, Parts]:
     """Flower's FedAvg on Accord's Grid.
 
     Returns:
-        The seconds of each round; the seconds of one ``pack``, ``unpack``, ``train`` and ``aggregate``; and how much
-        the model has grown.
+        The rounds; and the seconds of one ``pack``, ``unpack``, ``train`` and ``aggregate``.
     """
-    stamps: list[float] = []
+    stamps: list[tuple[float, float]] = []
     with Libp2pHost(COORDINATOR) as host:
         grid = ExchangeGrid(host, [key_of(number).public for number in range(nodes)])
         with running_nodes(host, "grid", folder, nodes, parameters):
@@ -233,11 +252,12 @@ def grid_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tu
                 grid,
                 ArrayRecord([first_model(parameters)]),
                 num_rounds=rounds,
-                evaluate_fn=lambda _round, _arrays: stamps.append(time.perf_counter()),
+                evaluate_fn=lambda _round, _arrays: stamps.append((time.perf_counter(), cpu_s())),
             )
         parts = _message_parts(grid, result.arrays) | {"aggregate": strategy.aggregate_s}
-    seconds = [after - before for before, after in pairwise(stamps)]
-    return seconds, parts, growth(next(iter(result.arrays.values())).numpy(), parameters)
+    seconds = [after - before for (before, _), (after, _) in pairwise(stamps)]
+    used = (stamps[-1][1] - stamps[0][1]) / rounds
+    return Rounds(seconds, used, growth(next(iter(result.arrays.values())).numpy(), parameters)), parts
 
 
 def _message_parts(grid: Grid, arrays: ArrayRecord) -> Parts:
@@ -340,18 +360,21 @@ class StudyRounds:
             raise RuntimeError(f"{len(waiting)} nodes did not answer")
 
 
-def study_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tuple[list[Parts], list[Parts], float]:
-    """Each round's parts at the coordinator, the slowest node's parts of each round, and the model's growth."""
+def study_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int) -> tuple[Rounds, list[Parts], list[Parts]]:
+    """The rounds; each one's parts at the coordinator; and at the slowest node."""
     with Libp2pHost(COORDINATOR) as host:
         coordinator = StudyRounds(host, folder, nodes, parameters)
         with running_nodes(host, "study", folder, nodes, parameters):
+            before = cpu_s()
             parts = [coordinator.play(number) for number in range(1, rounds + 1)]
+            used = (cpu_s() - before) / rounds
     noted = [
         [json.loads(line) for line in (folder / f"node{number}" / "parts.jsonl").read_text().splitlines()]
         for number in range(nodes)
     ]
     slowest = [max(laps, key=lambda lap: sum(lap.values())) for laps in zip(*noted, strict=True)]
-    return parts, slowest, growth(from_fixed(coordinator.model), parameters)
+    grown = growth(from_fixed(coordinator.model), parameters)
+    return Rounds([sum(part.values()) for part in parts], used, grown), parts, slowest
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from accord_rounds import NODE_PARTS, PARTS, Parts, factor_of, grid_rounds, study_rounds
+from accord_rounds import NODE_PARTS, PARTS, Parts, Rounds, factor_of, grid_rounds, study_rounds
 from stock_flower import stock_rounds
 
 from federation.flower.messages import MESSAGE_BYTES_MAX
@@ -41,21 +41,19 @@ class Cell:
     def __init__(self, megabytes: int, nodes: int, rounds: int) -> None:
         self.megabytes, self.nodes, self.rounds = megabytes, nodes, rounds
         self.parameters = megabytes * MEGABYTE // FLOAT32_BYTES
-        self.grid: list[float] = []
+        self.grid: Rounds | None = None
         self.grid_parts: Parts = {}
+        size = {"parameters": self.parameters, "nodes": nodes, "rounds": rounds}
         with tempfile.TemporaryDirectory() as folder:
-            patience_s = ROUND_S_MAX * rounds
-            size = {"parameters": self.parameters, "nodes": nodes, "rounds": rounds}
-            self.stock, grown = stock_rounds(Path(folder), **size, timeout_s=patience_s)
-            self.check(grown)
+            self.stock = stock_rounds(Path(folder), **size, timeout_s=ROUND_S_MAX * rounds)
         if megabytes * MEGABYTE + ENVELOPE_BYTES < MESSAGE_BYTES_MAX:
             with tempfile.TemporaryDirectory() as folder:
-                self.grid, self.grid_parts, grown = grid_rounds(Path(folder), **size)
-                self.check(grown)
+                self.grid, self.grid_parts = grid_rounds(Path(folder), **size)
         with tempfile.TemporaryDirectory() as folder:
-            self.parts, self.node_parts, grown = study_rounds(Path(folder), **size)
-            self.check(grown)
-        self.study = [sum(parts.values()) for parts in self.parts]
+            self.study, self.parts, self.node_parts = study_rounds(Path(folder), **size)
+        for way in (self.stock, self.grid, self.study):
+            if way is not None:
+                self.check(way.growth)
 
     def check(self, grown: float) -> None:
         """Refuse figures of a way that computed something else."""
@@ -69,16 +67,19 @@ class Cell:
         return f"{self.megabytes} MB, {self.nodes} nodes"
 
 
-def shown(seconds: Sequence[float]) -> str:
-    """The median and the range."""
-    if not seconds:
-        return "does not fit in a message"
-    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+def shown(way: Rounds | None) -> str:
+    """The median and the range, and the processor's time."""
+    if way is None:
+        return "does not fit in a message | "
+    spent = way.seconds
+    return f"{statistics.median(spent):.2f} s ({min(spent):.2f} to {max(spent):.2f}) | {way.cpu_s:.1f} s"
 
 
-def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+def ratio(ours: Rounds | None, theirs: Rounds) -> str:
     """How many of our rounds go into one of theirs, by the medians."""
-    return f"{statistics.median(theirs) / statistics.median(ours):.1f}" if ours else "-"
+    if ours is None:
+        return ""
+    return f"{statistics.median(theirs.seconds) / statistics.median(ours.seconds):.1f} x"
 
 
 def mean(laps: Sequence[Parts], part: str) -> float:
@@ -87,14 +88,12 @@ def mean(laps: Sequence[Parts], part: str) -> float:
 
 
 def print_rounds(cells: Sequence[Cell]) -> None:
-    """Seconds per round."""
-    print("| | stock Flower | its FedAvg on Accord's Grid | faster | a study's way | faster |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    """Seconds per round, and processor seconds of all processes together."""
+    print("| | way | seconds per round: median (range) | processor | faster |\n| --- | --- | ---: | ---: | ---: |")
     for cell in cells:
-        print(
-            f"| {cell.name} | {shown(cell.stock)} | {shown(cell.grid)} | {ratio(cell.grid, cell.stock)} x "
-            f"| {shown(cell.study)} | {ratio(cell.study, cell.stock)} x |"
-        )
+        print(f"| {cell.name} | stock Flower | {shown(cell.stock)} | |")
+        print(f"| | its FedAvg on Accord's Grid | {shown(cell.grid)} | {ratio(cell.grid, cell.stock)} |")
+        print(f"| | the way of a study | {shown(cell.study)} | {ratio(cell.study, cell.stock)} |")
 
 
 def print_parts(cells: Sequence[Cell]) -> None:
@@ -107,20 +106,20 @@ def print_parts(cells: Sequence[Cell]) -> None:
     print(f"\n| of the first row, at the slowest node | {heads} |\n{line}")
     for part in NODE_PARTS:
         print(f"| {part} | " + " | ".join(f"{mean(cell.node_parts, part):.2f} s" for cell in cells) + " |")
-    fitting = [cell for cell in cells if cell.grid]
+    fitting = [cell for cell in cells if cell.grid is not None]
     if not fitting:
         return
     heads = " | ".join(cell.name for cell in fitting)
     print(f"\n| FedAvg on the Grid, a round | {heads} |\n| --- |" + " ---: |" * len(fitting))
     rows: dict[str, list[float]] = {}
     for cell in fitting:
-        one = cell.grid_parts
+        one, seconds = cell.grid_parts, cell.grid.seconds if cell.grid else []
         spent = {
             "coordinator writes and reads its messages": cell.nodes * (one["pack"] + one["unpack"]),
             "a node reads, trains, writes": one["unpack"] + one["train"] + one["pack"],
             "aggregate": one["aggregate"],
         }
-        spent["transfer, and waiting for each other"] = statistics.median(cell.grid) - sum(spent.values())
+        spent["transfer, and waiting for each other"] = statistics.median(seconds) - sum(spent.values())
         for part, value in spent.items():
             rows.setdefault(part, []).append(value)
     for part, values in rows.items():

@@ -181,6 +181,20 @@ def closed_rounds(registry: Shell) -> int:
     return registry.run("accord log show --dir registry").count("round closed: ")
 
 
+def print_typed(typed: list[Typed], whole: float, names: dict[str, str]) -> None:
+    """The table; ``names`` shortens what differs from run to run."""
+    print("| command | for | seconds |\n| --- | --- | ---: |")
+    for each in typed:
+        shown = each.command.replace(sys.executable, "python3")
+        for long, short in names.items():
+            shown = shown.replace(long, short)
+        print(f"| `{shown}` | {each.whose} | {each.seconds:.1f} |")
+    own = sum(each.whose != "patients" for each in typed)
+    print(f"| **{len(typed)} commands, {own} without the patients'** | | **{whole:.0f}** |")
+    now, load = datetime.now(UTC), os.getloadavg()[0]
+    print(f"\nMeasured {now:%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}.")
+
+
 def main() -> None:
     """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,14 +208,7 @@ def main() -> None:
         invitation = prepare(registry, stack)
         hospital = registry if environment is None else Shell(folder, environment / "bin")
         whole = come(hospital, registry, invitation, installing=environment)
-    print("| command | for | seconds |\n| --- | --- | ---: |")
-    for typed in hospital.typed:
-        shown = typed.command.replace(invitation, "INVITATION").replace(str(folder), "~").replace(str(REPOSITORY), ".")
-        print(f"| `{shown.replace(sys.executable, 'python3')}` | {typed.whose} | {typed.seconds:.1f} |")
-    own_commands = sum(typed.whose != "patients" for typed in hospital.typed)
-    print(f"| **{len(hospital.typed)} commands, {own_commands} without the patients'** | | **{whole:.0f}** |")
-    now, load = datetime.now(UTC), os.getloadavg()[0]
-    print(f"\nMeasured {now:%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}.")
+        print_typed(hospital.typed, whole, {invitation: "INVITATION", str(folder): "~", str(REPOSITORY): "."})
 
 
 if __name__ == "__main__":

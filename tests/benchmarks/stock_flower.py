@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, Self
 
-from accord_rounds import factor_of
+from accord_rounds import Rounds, cpu_s, factor_of
 
 BIN: Final = Path(sys.executable).parent
 START_S_MAX: Final = 90.0
@@ -63,13 +63,18 @@ def main(grid, context):
     config = context.run_config
     nodes = config["nodes"]
     stamps = []
+
+    def note(_round, _arrays):
+        Path(config["stamps"] + ".begun").touch()
+        stamps.append(time.time())
+
     first = np.random.default_rng(1).normal(0, 0.05, config["parameters"]).astype(np.float32)
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes)
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord([first]),
         num_rounds=config["rounds"],
-        evaluate_fn=lambda _round, _arrays: stamps.append(time.time()),
+        evaluate_fn=note,
     )
     growth = float(np.linalg.norm(next(iter(result.arrays.values())).numpy()) / np.linalg.norm(first))
     written = Path(config["stamps"] + ".part")
@@ -132,18 +137,22 @@ class StockFlower:
             config = ("--port", str(free_port()), "--node-config", f"factor={factor_of(number)}")
             self._stay("flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{own}", *config)
 
-    def run(self, config: str, timeout_s: float) -> None:
-        """``flwr run`` the app, and wait until it has written its stamps.
+    def run(self, config: str, timeout_s: float) -> float:
+        """``flwr run`` the app, and wait until it has written its stamps; the processor seconds of all rounds.
 
         Raises:
             RuntimeError: it has not in time; the message is the end of Flower's log.
         """
         process = self._stay("flwr", "run", str(self._app), "--run-config", config)
-        deadline = time.monotonic() + timeout_s
+        deadline, before = time.monotonic() + timeout_s, 0.0
+        begun = self.stamps.with_name(f"{self.stamps.name}.begun")
         while not self.stamps.exists():
+            if not before and begun.exists():
+                before = cpu_s()
             if time.monotonic() > deadline or process.poll():
                 raise RuntimeError("\n".join(self._log.read_text(errors="replace").splitlines()[-30:]))
             time.sleep(0.2)
+        return cpu_s() - before
 
     def _write(self, name: str, text: str) -> None:
         path = self._folder / name
@@ -164,22 +173,18 @@ class StockFlower:
         return process
 
 
-def stock_rounds(
-    folder: Path, *, parameters: int, nodes: int, rounds: int, timeout_s: float
-) -> tuple[list[float], float]:
+def stock_rounds(folder: Path, *, parameters: int, nodes: int, rounds: int, timeout_s: float) -> Rounds:
     """Run FedAvg; node ``i`` multiplies the model by ``factor_of(i)``.
-
-    Returns:
-        The seconds of each round, and how much the model has grown.
 
     Raises:
         RuntimeError: Flower did not finish in time.
     """
     with StockFlower(folder) as flower:
         flower.start(nodes)
-        flower.run(f'parameters={parameters} rounds={rounds} nodes={nodes} stamps="{flower.stamps}"', timeout_s)
+        used = flower.run(f'parameters={parameters} rounds={rounds} nodes={nodes} stamps="{flower.stamps}"', timeout_s)
         found = json.loads(flower.stamps.read_text())
-    return [after - before for before, after in pairwise(found["stamps"])], found["growth"]
+    seconds = [after - before for before, after in pairwise(found["stamps"])]
+    return Rounds(seconds, used / rounds, found["growth"])
 
 
 def free_port() -> int:
