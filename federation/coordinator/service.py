@@ -153,7 +153,7 @@ class StudyService:
         if time.monotonic() - self._turned_at >= _TURN_S:
             self._turned_at = time.monotonic()
             self._on_progress(self.status())
-            if self._history.state.plan.rounds.attendance == "visits":
+            if self._history.state.plan.rounds.attendance is not None:
                 self._cosign(again_s=_COSIGN_AGAIN_S)
 
     def _step(self) -> bool:
@@ -203,7 +203,7 @@ class StudyService:
         """Who is there now; where nodes visit, also who was there within the last deadline."""
         rounds, now = self._history.state.plan.rounds, time.monotonic()
         here = {peer.did for peer in self._parts.exchange.connected()}
-        if rounds.attendance == "together":
+        if rounds.attendance is None:
             return here
         self._visits |= dict.fromkeys(here, now)
         return {did for did, seen in self._visits.items() if now - seen <= rounds.deadline_s}

@@ -77,7 +77,7 @@ def _part(plan: StudyPlan) -> str:
 
 
 def _attendance(plan: StudyPlan) -> str:
-    if plan.rounds.attendance == "together":
+    if plan.rounds.attendance is None:
         return ""
     return "Your node need not stay online: a visit within each of these times is enough. "
 

@@ -111,16 +111,16 @@ class Training(Wire):
 class Rounds(Wire):
     """How many rounds, how many nodes make one valid, how long the coordinator waits.
 
-    ``attendance``: whether a quorum must be there at once for a round to begin (``together``), or whether nodes are
-    online now and then (``visits``): a round begins once a quorum was seen within the last ``deadline_s``, and gives
-    everybody a deadline to commit and another one to show the update.
+    A quorum must be there at once for a round to begin. With ``attendance`` = ``visits`` nodes are online now and then:
+    a round begins once a quorum was seen within the last ``deadline_s``, and gives everybody a deadline to commit and
+    another one to show the update.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)]
     participants: Annotated[int, Field(ge=1, le=14)]
     quorum: Annotated[int, Field(ge=1, le=14)]
     deadline_s: Annotated[int, Field(ge=1, le=604800)]
-    attendance: Literal["together", "visits"] = "together"
+    attendance: Literal["visits"] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "Rounds":
