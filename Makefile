@@ -16,7 +16,7 @@ help: ## show this list
 
 setup: $(STAMP) ## build .venv (pinned packages); instant when nothing changed
 
-$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh tests/federation/network/foreign/package-lock.json
 	@sh scripts/setup.sh
 	@touch $@
 

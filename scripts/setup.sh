@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds .venv in the checkout: system packages (as root), a virtual environment, pinned Python packages.
+# Builds .venv in the checkout: system packages (as root), a virtual environment, pinned Python and Node.js packages.
 # Safe to run again at any time: what is there already is kept.
 #
 # Variables:
@@ -19,13 +19,14 @@ stop() {
 }
 
 # 1. System packages: a compiler and GMP for the elliptic-curve packages under libp2p; for the tests chromium (pages),
-# nodejs (the browser's JavaScript, held against ours) and postgresql (the registry's other database).
+# nodejs (the browser's JavaScript and a js-libp2p client, held against ours), npm (its packages) and postgresql (the registry's other database).
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then
     for package in $SYSTEM_PACKAGES; do
         state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
         [ "$state" = installed ] || missing="$missing $package"
     done
+    command -v npm >/dev/null 2>&1 || missing="$missing npm" # with some builds of Node.js it comes along
     if [ -n "$missing" ] && [ "$(id -u)" = 0 ]; then
         say "installing system packages:$missing (up to about 700 MB with what they need, most of it chromium)"
         export DEBIAN_FRONTEND=noninteractive
@@ -78,4 +79,14 @@ with open("pyproject.toml", "rb") as file:
 print(*(requirement.replace(" ", "") for group in groups.values() for requirement in group))
 PYTHON
 ) || stop "the Python packages could not be installed" "look at pip's lines above; a compiler error means that gcc, libgmp-dev or python3-dev is missing"
+
+# 5. js-libp2p for one test, in .venv/foreign (versions in package-lock.json; nothing of it runs while it is installed).
+if command -v npm >/dev/null 2>&1; then
+    mkdir -p .venv/foreign
+    cp tests/federation/network/foreign/package.json tests/federation/network/foreign/package-lock.json .venv/foreign/
+    (cd .venv/foreign && npm ci --silent --ignore-scripts --no-audit --no-fund >&2) ||
+        stop "the Node.js packages could not be installed" "run npm ci in .venv/foreign and look at its lines"
+else
+    say "npm is not there: the test with js-libp2p will be left out"
+fi
 say "done: .venv is ready ($(du -sm .venv | cut -f1) MB)"

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from federation.errors import UnavailableError
 from federation.rules.checkpoint import Checkpoint, Cosignature, SignedCheckpoint, open_checkpoint, sign_checkpoint
 from federation.rules.entries import Body, entry_id, make_entry
 from federation.rules.keys import PrivateKey, PublicKey
@@ -93,6 +94,17 @@ class StudyHistory:
             )
             self._log.save_checkpoint(signed.to_bytes(), size)
             return signed
+
+    def newest_note(self) -> bytes:
+        """The newest checkpoint that was signed, with its cosignatures, as it is stored.
+
+        Raises:
+            UnavailableError: none was signed yet.
+        """
+        latest = self._log.latest_checkpoint()
+        if latest is None:
+            raise UnavailableError("The log has no checkpoint yet.", remedy="Ask again once the study has started.")
+        return latest[1]
 
     def add_cosignature(self, size: int, cosignature: Cosignature) -> SignedCheckpoint:
         """Store a witness's verified cosignature with the checkpoint of ``size``."""

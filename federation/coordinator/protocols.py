@@ -15,6 +15,8 @@ from federation.rules.wire import Wire
 JOIN: Final = "/accord/join/1"
 AGREEMENT: Final = "/accord/agreement/1"
 REVOCATION: Final = "/accord/revocation/1"
+CHECKPOINT: Final = "/accord/checkpoint/1"
+"""Asked with nothing, answered with the newest signed checkpoint of the study's log, as a note."""
 COSIGN: Final = "/accord/cosign/1"
 CONSENT_COSIGN: Final = "/accord/consent-cosign/1"
 """A peer's consent log is shown to a witness (``consent.cosigning``); served by every node."""

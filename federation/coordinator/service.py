@@ -29,6 +29,7 @@ from .membership import Membership
 from .pausing import Pause
 from .protocols import (
     AGREEMENT,
+    CHECKPOINT,
     DOCUMENT_BYTES_MAX,
     JOIN,
     JOIN_BYTES_MAX,
@@ -97,11 +98,12 @@ class StudyService:
         self._cosigned_at = 0.0
 
     def serve(self) -> None:
-        """Open the doors: invitations, agreements, revocations, blobs, measurements, and the way from node to node."""
+        """Open the doors: invitations, agreements, revocations, checkpoints, blobs, measurements, from node to node."""
         exchange, membership = self._parts.exchange, self._parts.membership
         exchange.serve(JOIN, membership.join, max_bytes=JOIN_BYTES_MAX, strangers=True)
         exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
+        exchange.serve(CHECKPOINT, lambda _peer, _payload: self._history.newest_note(), max_bytes=0)
         serve_blobs(exchange, self._parts.blobs)
         serve_probe(exchange, system_clock)
         Relay(exchange, self._history.state.study, membership.allowed).serve()

@@ -7,7 +7,7 @@ import pytest
 from study_in_memory import key_of, small_plan
 
 from federation.coordinator.history import StudyHistory
-from federation.errors import PeerError
+from federation.errors import PeerError, UnavailableError
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import Checkpoint, cosign
 from federation.rules.entries import AgreementAdmitted, StudyPublished, open_entry
@@ -161,3 +161,15 @@ def test_a_cosignature_of_another_tree_is_refused() -> None:
     with pytest.raises(PeerError, match="does not match"):
         made.add_cosignature(2, cosign(other, key_of("ash"), timestamp=1))
     assert made.checkpoint().cosignatures == ()
+
+
+def test_the_newest_note_is_the_one_that_was_signed_last_with_its_cosignatures() -> None:
+    made = history(MemoryLog())
+    with pytest.raises(UnavailableError):
+        made.newest_note()
+    made.append(PUBLISHED)
+    made.append(agree("ash"), party=key_of("ash").public)
+    signed = made.checkpoint()
+    cosigned = made.add_cosignature(2, cosign(signed.checkpoint, key_of("ash"), timestamp=1))
+    made.append(agree("birch"), party=key_of("birch").public)
+    assert made.newest_note() == cosigned.to_bytes()
