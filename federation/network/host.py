@@ -28,6 +28,7 @@ from multiaddr import Multiaddr
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network import streams
 from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, begun_answer, open_answer
+from federation.network.bounds import LOOK_S, within
 from federation.network.exchange import Gate, Handler, OnBreak, everybody, peer_of
 from federation.network.frames import FrameReader
 from federation.network.liveness import BEAT_S, BEAT_S_MAX, HEARTBEAT, SEVER_S, Liveness
@@ -226,23 +227,30 @@ class Libp2pHost:
             self._host.set_stream_handler(TProtocol(protocol), partial(self._reception.accept, protocol))
 
     async def _sweep(self, host: IHost) -> None:
-        """Close accepted connections that stay silent, and see that libp2p itself is alive."""
+        """Close connections that stay silent or hold too much, and see that libp2p itself is alive."""
         network = host.get_network()
         first_seen: dict[int, float] = {}
         while True:
-            await trio.sleep(BEAT_S)
+            await trio.sleep(LOOK_S)
             if not network.get_manager().is_running:
                 raise UnavailableError("libp2p's services have stopped.", remedy="Nothing: they are started again.")
             now = time.monotonic()
             connections = [connection for each in list(network.connections.values()) for connection in each]
             first_seen = {id(each): first_seen.get(id(each), now) for each in connections}
             for connection in connections:
-                if not _accepted(connection) or now - first_seen[id(connection)] < _SILENT_S_MAX:
-                    continue
                 peer = key_of(str(connection.muxed_conn.peer_id))
-                if peer is None or self._liveness.silence_s(peer, now) > _SILENT_S_MAX:
+                old = _accepted(connection) and now - first_seen[id(connection)] >= _SILENT_S_MAX
+                silent = old and (peer is None or self._liveness.silence_s(peer, now) > _SILENT_S_MAX)
+                if silent or not self._bounded(connection, peer):
                     with trio.move_on_after(BEAT_S):
                         await connection.close()
+
+    def _bounded(self, connection: INetConn, peer: PublicKey | None) -> bool:
+        """Whether a connection holds what its peer may; the gate is asked only where a stranger's bounds are passed."""
+        if within(connection.muxed_conn, known=False):
+            return True
+        known = peer is not None and self._allowed(peer)
+        return known and within(connection.muxed_conn, known=True)
 
     async def _keep_only(self, stream: INetStream, peer: PublicKey) -> None:
         """A heartbeat came on this connection: close older ones that ``peer`` opened and lost."""

@@ -25,6 +25,8 @@ from federation.rules.keys import PublicKey
 
 IDLE_S_MAX: Final = 20.0
 """How long a request under way may pause between two pieces."""
+BYTES_PER_S_MIN: Final = 1000.0
+"""How quickly a request must come that takes longer than that."""
 STREAMS_PER_PEER_MAX: Final = 32
 STREAMS_PER_STRANGER_MAX: Final = 4
 STREAMS_OF_STRANGERS_MAX: Final = 32
@@ -88,7 +90,9 @@ class Reception:
             await streams.abandon(stream)
 
     async def _answer(self, protocol: str, service: Service, peer: PublicKey, stream: INetStream) -> None:
-        payload = await streams.read_frame(stream, service.max_bytes, idle_s_max=IDLE_S_MAX)
+        payload = await streams.read_frame(
+            stream, service.max_bytes, idle_s_max=IDLE_S_MAX, bytes_s_min=BYTES_PER_S_MIN
+        )
         self._liveness.heard(peer, time.monotonic())
         if protocol == HEARTBEAT:  # at once, however busy the workers are
             await self._on_heartbeat(stream, peer)

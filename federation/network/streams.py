@@ -81,23 +81,34 @@ async def write_frame(stream: INetStream, payload: bytes) -> None:
         TRAFFIC.sent += len(piece)
 
 
-async def read_frame(stream: INetStream, max_bytes: int, *, idle_s_max: float = float("inf")) -> bytes:
-    """Read one frame of at most ``max_bytes``, with at most ``idle_s_max`` between two pieces.
+async def read_frame(stream: INetStream, max_bytes: int, *, idle_s_max: float, bytes_s_min: float) -> bytes:
+    """Read one frame of at most ``max_bytes``.
+
+    Args:
+        stream: where it comes from.
+        max_bytes: the largest payload that is accepted.
+        idle_s_max: how long nothing may come; a frame that takes longer must have come at ``bytes_s_min`` on average.
+        bytes_s_min: bytes per second, so that nobody holds a place for ever with a byte now and then.
 
     Raises:
         UnavailableError: the stream ended inside the frame.
         PeerError: the framing is broken, or the frame is too large.
-        trio.TooSlowError: nothing came for too long.
+        trio.TooSlowError: nothing came for too long, or too little.
     """
     reader = FrameReader(max_bytes)
-    await _fill(reader, stream, idle_s_max=idle_s_max)
+    await _fill(reader, stream, idle_s_max=idle_s_max, bytes_s_min=bytes_s_min)
     return reader.payload()
 
 
-async def _fill(reader: FrameReader, stream: INetStream, *, idle_s_max: float = float("inf")) -> None:
+async def _fill(
+    reader: FrameReader, stream: INetStream, *, idle_s_max: float = float("inf"), bytes_s_min: float = float("inf")
+) -> None:
+    began, received = trio.current_time(), 0
     while reader.wanted:
-        with trio.fail_after(idle_s_max):
+        due = began + idle_s_max + received / bytes_s_min
+        with trio.fail_at(min(due, trio.current_time() + idle_s_max)):
             data = await stream.read(reader.wanted)
+        received += len(data)
         TRAFFIC.received += len(data)
         reader.feed(data)
 
