@@ -58,9 +58,11 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/stream_speed.py
 	$(BIN)/python tests/benchmarks/first_round.py
 
-fuzz: setup ## a million ledger steps, 100,000 markets (long)
+fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets (long)
 	$(BIN)/python tests/fuzz/ledger_steps.py
 	$(BIN)/python tests/fuzz/market_misreports.py
+	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
+	$(BIN)/python tests/fuzz/coverage_guided.py
 
 soak: setup ## a node killed 1,000 times (long)
 	$(BIN)/python tests/faults/node_kills.py $(ARGS)

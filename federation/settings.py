@@ -5,7 +5,6 @@ belongs to a machine (addresses, patience, verbosity). No setting and no variabl
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from federation.errors import OperatorError
-from federation.rules.wire import Number, Slug, describe
+from federation.rules.wire import Number, Slug, describe, parse_toml
 
 Multiaddress = Annotated[
     str, StringConstraints(pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}$", max_length=300)
@@ -179,7 +178,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
                 f"{path} has {len(data)} bytes; settings need no more than {_FILE_BYTES_MAX}.",
                 remedy="Restore the file that `init` wrote.",
             )
-        return tomllib.loads(data.decode("utf-8"), parse_float=Decimal)
+        return parse_toml(data.decode("utf-8"))
     except FileNotFoundError:
         raise OperatorError(
             f"No party lives in {path.parent}: {path.name} is missing.",

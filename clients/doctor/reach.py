@@ -42,9 +42,10 @@ def reach(address: str, environ: Mapping[str, str] | None = None, *, proxy: str 
     began = time.monotonic()
     try:
         places = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: a label of the name is empty or too long
+        why = (error.strerror if isinstance(error, OSError) else None) or error
         remedy = f"Check the name {target.host} and this machine's name server (`getent hosts {target.host}`)."
-        return [*found, _failed("name", f"{target.host} is not found: {error.strerror or error}.", remedy)]
+        return [*found, _failed("name", f"{target.host} is not found: {why}.", remedy)]
     if target.named:
         took_s = time.monotonic() - began
         seen = f"{target.host} is {places[0][4][0]} (found in {took_s * 1000:.0f} ms)."

@@ -4,7 +4,6 @@ The elements of a HIPAA authorization or of an EHDS data permit are too many for
 file, of which ``accord consent elements KIND`` prints a template.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +20,7 @@ from consent.rules.statement import DataPermit, HipaaAuthorization
 from federation.errors import OperatorError
 from federation.rules.canonical import canonical_bytes
 from federation.rules.keys import PrivateKey
-from federation.rules.wire import describe
+from federation.rules.wire import describe, parse_toml
 
 _FILE_BYTES_MAX: Final = 64 * 1024
 _HIPAA_TEMPLATE: Final = """\
@@ -173,7 +172,7 @@ def read_elements(kind: Mechanism | None, path: Path | None) -> Elements:
         raise OperatorError(f"A {kind} says more than its terms.", remedy=template)
     try:
         with path.open("rb") as file:
-            document = tomllib.loads(file.read(_FILE_BYTES_MAX).decode("utf-8"))
+            document = parse_toml(file.read(_FILE_BYTES_MAX).decode("utf-8"))
         value = form.validate_json(canonical_bytes(_camel(document)))
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror}.", remedy="Check --elements.") from error

@@ -11,7 +11,6 @@ that protects it. :func:`open_receipt` checks all of it offline; whose cosignatu
 """
 
 import base64
-import binascii
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -273,7 +272,7 @@ def open_note(note: bytes, signer: PublicKey) -> SignedCheckpoint:
 def _place(log: LogFields, record: ConsentRecord, institution: PublicKey) -> LogPlace:
     try:
         batch = base64.b64decode(log.batch, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise _refused("its batch is not base64", reason="malformed") from error
     path = tuple(bytes.fromhex(item) for item in log.inclusion_path)
     salt = bytes.fromhex(log.salt)

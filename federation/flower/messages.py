@@ -9,7 +9,7 @@ node that has answered it answers the same again. Nothing from the wire is unpic
 the bytes that came before anything is allocated.
 """
 
-import io
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,8 +45,15 @@ _TASK_FIELDS: Final = frozenset(
 _TTL_S: Final = 30 * 24 * 3600.0
 _ERROR_CODE: Final = 200
 """Flower's own error codes stay below 100."""
-_NPY_HEADER_BYTES_MAX: Final = 1024
 _BYTES_S_MIN: Final = 100_000
+_VECTOR_ITEM: Final = np.dtype("<i8")
+_NPY_VECTOR: Final = re.compile(
+    rb"\x93NUMPY\x01\x00(?P<length>..)"
+    rb"\{'descr': '<i8', 'fortran_order': False, 'shape': \((?P<count>[0-9]{1,18}),\), \} *\n",
+    re.DOTALL,
+)
+"""How NumPy begins a file with one vector: a pattern, as its own reader evaluates the header as Python."""
+_NPY_LENGTH_END: Final = 10
 
 Vector = NDArray[np.int64]
 
@@ -271,16 +278,13 @@ def vector_of(record: Mapping[str, Array]) -> Vector:
     arrays = list(record.values())
     if len(arrays) != 1 or arrays[0].stype != "numpy.ndarray":
         raise _refused("it does not hold exactly one NumPy array")
-    stream = io.BytesIO(arrays[0].data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=_NPY_HEADER_BYTES_MAX)
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise _refused("its array is not in NumPy's format") from error
-    body = arrays[0].data[stream.tell() :]
-    if version != (1, 0) or dtype != np.dtype("<i8") or len(shape) != 1 or len(body) != shape[0] * dtype.itemsize:
-        raise _refused("its array is not one complete int64 vector")
-    return np.frombuffer(body, dtype="<i8").astype(np.int64)
+    data = arrays[0].data
+    header = _NPY_VECTOR.match(data)
+    if header is None or header.end() != _NPY_LENGTH_END + int.from_bytes(header["length"], "little"):
+        raise _refused("its array is not an int64 vector in NumPy's format")
+    if len(data) - header.end() != int(header["count"]) * _VECTOR_ITEM.itemsize:
+        raise _refused("its array does not have as many numbers as it says")
+    return np.frombuffer(data, dtype=_VECTOR_ITEM, offset=header.end()).astype(np.int64)
 
 
 def vector_of_reply(reply: Message) -> Vector:

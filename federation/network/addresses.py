@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+PORT_MAX: Final = 65_535
 _TCP: Final = re.compile(
     r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(/p2p/.*)?"
 )
@@ -27,9 +28,9 @@ class Target:
 
 
 def target_of(address: str) -> Target | None:
-    """The host and port of a multiaddress; None for one that is not TCP."""
+    """The host and port of a multiaddress; None for one that is not TCP, or whose port no machine has."""
     found = _TCP.fullmatch(address)
-    if found is None:
+    if found is None or int(found["port"]) > PORT_MAX:
         return None
     family = found["family"]
     return Target(found["host"], int(found["port"]), named=family.startswith("dns"), ipv6=family.endswith("6"))

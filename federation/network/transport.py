@@ -34,10 +34,10 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from federation.errors import OperatorError, UnavailableError
+from federation.network.addresses import PORT_MAX
 from federation.rules.keys import PrivateKey
 
 _OUT_OF_REACH: Final = 1_000_000
-_PORT_MAX: Final = 65_535
 _LISTEN: Final = re.compile(r"/(?P<family>ip4|ip6)/(?P<address>[0-9a-fA-F.:]+)/tcp/(?P<port>[0-9]{1,5})")
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def listen_address(text: str) -> Multiaddr:
         OperatorError: anything else.
     """
     found = _LISTEN.fullmatch(text)
-    if found is not None and int(found["port"]) <= _PORT_MAX:
+    if found is not None and int(found["port"]) <= PORT_MAX:
         try:
             socket.inet_pton(socket.AF_INET6 if found["family"] == "ip6" else socket.AF_INET, found["address"])
             return Multiaddr(text)

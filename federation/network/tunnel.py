@@ -96,7 +96,7 @@ async def connect_through(proxy: Proxy, host: str, port: int) -> tuple[trio.Sock
             stream = await trio.open_tcp_stream(proxy.host, proxy.port)
             await stream.send_all(_request(proxy, host, port))
             head, rest = await _head(stream)
-    except (OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+    except (OSError, UnicodeError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
         await _shut(stream)
         late = isinstance(error, trio.TooSlowError)
         why = f"it took longer than {CONNECT_S_MAX:g} s" if late else "it is not there, or it hung up"

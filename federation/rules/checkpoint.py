@@ -22,7 +22,8 @@ from federation.rules.merkle import HASH_BYTES
 NOTE_BYTES_MAX: Final = 64 * 1024
 ORIGIN_CHARACTERS_MAX: Final = 200
 SIZE_MAX: Final = 2**53 - 1
-TIMESTAMP_MAX: Final = 2**53 - 1
+TIMESTAMP_MAX: Final = 253_402_300_799
+"""The last second of the year 9999: a calendar has to hold what a witness says."""
 _SIGNATURE_TYPE: Final = b"\x01"
 _COSIGNATURE_TYPE: Final = b"\x04"
 _KEY_ID_BYTES: Final = 4

@@ -5,7 +5,6 @@ value and reward. Its canonical bytes are hashed; the hash is the study's identi
 travel as strings. An institution that signs an :class:`Agreement` agrees to one plan's hash and to nothing else.
 """
 
-import tomllib
 from datetime import date
 from decimal import Decimal
 from functools import cached_property
@@ -20,7 +19,7 @@ from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, Trans
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.parts import Part
 from federation.rules.schema import SchemaContract
-from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe
+from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
 PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
 AGREEMENT_TYPE: Final = "application/vnd.accord.agreement.v1+json"
@@ -300,8 +299,8 @@ def plan_from_toml(text: str, *, source: str) -> StudyPlan:
         OperatorError: not TOML, or a field is missing, unknown, mistyped or out of range; every such field is named.
     """
     try:
-        document = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise OperatorError(
             f"{source} is not valid TOML: {error}.",
             remedy="Mend the line that is named; `accord study new` writes a template.",

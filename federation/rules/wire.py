@@ -1,5 +1,6 @@
 """What every document on the wire is made of: exact decimals, bounded texts, and a frozen base class."""
 
+import tomllib
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
-from federation.rules.canonical import canonical_bytes
+from federation.rules.canonical import DEPTH_MAX, canonical_bytes
 
 
 def plain_decimal(value: Decimal) -> str:
@@ -48,6 +49,30 @@ PositiveNumber = Annotated[Number, Field(gt=0)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read TOML that a person wrote; numbers with a point stay exact.
+
+    Raises:
+        ValueError: whatever is wrong with it, with the place where it is known.
+    """
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+    except InvalidOperation as error:
+        raise ValueError("a number has too large an exponent") from error
+    _check_depth(document, 0)
+    return document
+
+
+def _check_depth(value: Any, depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise ValueError("it nests too deeply")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _check_depth(item, depth + 1)
 
 
 class Wire(BaseModel):

@@ -104,6 +104,17 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["= " + "[" * 5000, "= " + "9" * 5000, "= 1e99999999999999999999", ".a" * 5000 + " = 1"],
+    ids=["nested", "digits", "exponent", "dotted"],
+)
+def test_toml_that_is_too_much_is_named(tmp_path: Path, value: str) -> None:
+    PartyFolder(tmp_path).settings.write_text(f"version{value}")
+    with pytest.raises(OperatorError, match="not valid TOML"):
+        load_settings(tmp_path, {})
+
+
 def test_bytes_that_are_not_text_are_named(tmp_path: Path) -> None:
     PartyFolder(tmp_path).settings.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OperatorError, match="not valid TOML"):

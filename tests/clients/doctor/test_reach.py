@@ -52,6 +52,13 @@ def test_a_libp2p_peer_is_recognised_by_its_greeting() -> None:
     assert [(each.check, each.level) for each in found] == [("port", Level.OK), ("greeting", Level.OK)]
 
 
+@pytest.mark.parametrize(
+    ("place", "check"), [("/dns4/study..example/tcp/1", "name"), ("/ip4/127.0.0.1/tcp/65536", "address")]
+)
+def test_a_place_that_cannot_be_is_named(place: str, check: str) -> None:
+    assert last(f"{place}/p2p/x")[:2] == (check, Level.FAILED)
+
+
 def test_a_closed_port_says_so_and_whom_to_ask() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consent.rules.binding import Quorum, Witnesses, binds, is_stale, named, newest_quorum
 from federation.errors import OperatorError, PeerError
-from federation.rules.checkpoint import Cosignature
+from federation.rules.checkpoint import TIMESTAMP_MAX, Cosignature
 
 KEYS = [person(f"witness {number}").public for number in range(5)]
 STRANGER = person("a stranger").public
@@ -48,6 +48,12 @@ def test_no_word_and_an_old_word_are_stale() -> None:
     assert is_stale(Quorum(), NOW, age_max=day)
     assert not is_stale(Quorum(1, NOW - day), NOW, age_max=day)
     assert is_stale(Quorum(1, NOW - day), NOW + timedelta(seconds=1), age_max=day)
+
+
+def test_the_latest_time_that_a_witness_can_say_is_still_a_time() -> None:
+    found = newest_quorum([said(1, 0, TIMESTAMP_MAX)], Witnesses(frozenset(KEYS[:1]), 1))
+    assert found.at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert not is_stale(found, NOW, age_max=timedelta(days=1))
 
 
 @given(before=words, more=words, needed=st.integers(1, 5))

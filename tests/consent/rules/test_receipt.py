@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from consent.rules.commitment import batch_bytes, commitment
 from consent.rules.guardian import issue_authority
+from consent.rules.proof import add_proof
 from consent.rules.receipt import (
     LogPlace,
     ModelMention,
@@ -24,6 +25,7 @@ from consent.rules.receipt import (
 from consent.rules.record import Action, build, open_record, sign_record
 from consent.rules.refusal import RefusedRecordError
 from federation.errors import PeerError
+from federation.rules.canonical import canonical_bytes
 from federation.rules.checkpoint import Checkpoint, cosign, sign_checkpoint
 from federation.rules.instant import format_instant
 from federation.rules.merkle import inclusion_proof, leaf_hash, root
@@ -166,6 +168,15 @@ def test_a_guardians_record_is_taken_on_the_institutions_word_only_if_asked() ->
     with pytest.raises(RefusedRecordError) as caught:
         open_receipt(made_of_it)
     assert caught.value.reason == "wrong-authority"
+
+
+@pytest.mark.parametrize("batch", ["é", "A", "AA=A", "\u0660"])
+def test_a_batch_that_is_not_base64_is_refused(batch: str) -> None:
+    document = json.loads(made())
+    del document["proof"]
+    document["credentialSubject"]["log"]["batch"] = batch
+    with pytest.raises(RefusedRecordError, match="not base64"):
+        open_receipt(canonical_bytes(add_proof(document, HOSPITAL, created=NOW)))
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b'{"type":[]}', GRANT])

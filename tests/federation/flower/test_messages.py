@@ -123,6 +123,11 @@ def announced(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
+def headed(header: bytes, *, more: int = 0) -> bytes:
+    """A file with any header, whose length it overstates by ``more``."""
+    return b"\x93NUMPY\x01\x00" + (len(header) + more).to_bytes(2, "little") + header
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -135,6 +140,9 @@ def announced(shape: tuple[int, ...]) -> bytes:
         (npy(np.zeros(3, np.int64)), "pickle"),
         (b"", "numpy.ndarray"),
         (b"\x93NUMPY\x01\x00\xff\xff{", "numpy.ndarray"),
+        (headed(b"(" * 400), "numpy.ndarray"),
+        (headed(b"{[]: 1}\n"), "numpy.ndarray"),
+        (headed(b"{'descr': '<i8', 'fortran_order': False, 'shape': (0,), }\n", more=1), "numpy.ndarray"),
     ],
 )
 def test_anything_but_one_complete_int64_vector_is_refused(data: bytes, kind: str) -> None:

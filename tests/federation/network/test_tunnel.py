@@ -92,6 +92,12 @@ def test_a_proxy_that_is_not_there_is_named() -> None:
         trio.run(connect_through, Proxy("127.0.0.1", 1), NAME, 4001)
 
 
+@pytest.mark.parametrize("host", ["proxy..example", "x" * 64 + ".example"])
+def test_a_proxy_whose_name_is_none_is_named(host: str) -> None:
+    with pytest.raises(UnavailableError, match="it is not there"):
+        trio.run(connect_through, Proxy(host, 3128), NAME, 4001)
+
+
 def test_what_comes_with_the_answer_belongs_to_the_connection(coordinator: Libp2pHost) -> None:
     """A libp2p peer may greet at once; those bytes must not be lost behind the proxy's own."""
     port = int(coordinator.addresses()[0].split("/")[4])
@@ -151,8 +157,9 @@ def test_a_destination_keeps_its_name() -> None:
     key = COORDINATOR.public.peer_id
     assert destination(f"/dns4/study.example.org/tcp/443/p2p/{key}") == ("study.example.org", 443)
     assert destination("/ip6/::1/tcp/4001") == ("::1", 4001)
-    with pytest.raises(OperatorError, match="not a TCP address"):
-        destination("/ip4/127.0.0.1/udp/4001/quic-v1")
+    for other in ("/ip4/127.0.0.1/udp/4001/quic-v1", "/ip4/127.0.0.1/tcp/65536"):
+        with pytest.raises(OperatorError, match="not a TCP address"):
+            destination(other)
 
 
 @given(st.binary(max_size=200))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from federation.errors import OperatorError, PeerError
 from federation.rules.checkpoint import (
     NOTE_BYTES_MAX,
+    TIMESTAMP_MAX,
     Checkpoint,
     Cosignature,
     SignedCheckpoint,
@@ -59,7 +60,7 @@ def test_a_cosignature_signs_the_c2sp_message() -> None:
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 2**53 - 1), st.binary(min_size=32, max_size=32), st.integers(0, 4), st.integers(1, 2**53 - 1))
+@given(st.integers(0, 2**53 - 1), st.binary(min_size=32, max_size=32), st.integers(0, 4), st.integers(1, TIMESTAMP_MAX))
 def test_what_is_signed_opens_again(size: int, head: bytes, count: int, timestamp: int) -> None:
     checkpoint = Checkpoint(ORIGIN, size, head)
     signed = sign_checkpoint(checkpoint, COORDINATOR)
@@ -162,8 +163,9 @@ def test_bad_sizes_roots_and_times_are_refused() -> None:
         Checkpoint(ORIGIN, -1, bytes(32))
     with pytest.raises(PeerError):
         Checkpoint(ORIGIN, 1, bytes(31))
-    with pytest.raises(PeerError):
-        cosign(CHECKPOINT, WITNESSES[0], timestamp=0)
+    for timestamp in (0, TIMESTAMP_MAX + 1):
+        with pytest.raises(PeerError):
+            cosign(CHECKPOINT, WITNESSES[0], timestamp=timestamp)
 
 
 def test_finality_quorum_leaves_an_honest_witness_in_every_two() -> None:

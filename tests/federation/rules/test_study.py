@@ -137,6 +137,16 @@ def test_a_text_that_is_not_toml_is_named_with_its_line() -> None:
     assert "accord study new" in refused.value.remedy
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 5000, "a" + ".a" * 5000 + " = 1", "a = 1e99999999999999999999"],
+    ids=["nested", "dotted", "exponent"],
+)
+def test_toml_that_is_too_much_is_refused(text: str) -> None:
+    with pytest.raises(OperatorError, match=r"plan\.toml is not valid TOML"):
+        plan_from_toml(text, source="plan.toml")
+
+
 WRONG = [
     ("epsilon = 3", "epsilon = 9", "privacy.epsilon"),
     ("epsilon = 3", "epsilon = 0", "privacy.epsilon"),

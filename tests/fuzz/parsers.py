@@ -1,0 +1,649 @@
+"""Every parser of bytes that come from outside: what it reads, real documents to begin with, and what it may raise.
+
+The documents are the traffic and the stores of a whole study in memory, and the published consent vectors. Where a
+signature would end every inquiry at the door, the bytes are signed again by the right key, so that what lies behind is
+reached too: a peer that signs what it likes is exactly the one to fear.
+
+``tests/fuzz/coverage_guided.py`` searches long (``make fuzz``), ``test_parsers.py`` briefly.
+"""
+
+import base64
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from flwr.app import Array
+from study_in_memory import SALT, InMemoryStudy
+
+from clients.data.dataset import read_file
+from consent.cli.instructions import read_decisions
+from consent.cosigning import COSIGNING_TABLES
+from consent.cosigning.protocol import CosigningReply, CosigningRequest
+from consent.cosigning.witness import ConsentLogWitness
+from consent.rules.approval import APPROVAL_TYPE, Approval, open_approval
+from consent.rules.binding import Witnesses, is_stale, newest_quorum
+from consent.rules.commitment import open_batch
+from consent.rules.history import open_file
+from consent.rules.proof import add_proof
+from consent.rules.receipt import open_note, open_receipt
+from consent.rules.record import open_record
+from consent.rules.wire import CONTEXT
+from federation.coordinator.protocols import (
+    AGREEMENT,
+    COSIGN,
+    JOIN,
+    REVOCATION,
+    CosignReply,
+    CosignRequest,
+    JoinRequest,
+    RelayRequest,
+)
+from federation.coordinator.rate import RateBound
+from federation.coordinator.relay import Relay
+from federation.errors import AccordError, ConsentError, OperatorError, PeerError, UnavailableError
+from federation.export.manifest import MANIFEST_TYPE, ExportedFile, Manifest, sign_manifest
+from federation.flower import messages
+from federation.identity import load_key
+from federation.learning.evaluation import committed_utility
+from federation.network.addresses import target_of
+from federation.network.answers import encode_error, open_answer
+from federation.network.blobs import BLOB
+from federation.network.exchange import peer_of
+from federation.network.frames import FrameReader, pieces
+from federation.network.host import Libp2pHost
+from federation.network.memory import Delivery, Fate
+from federation.network.probe import PROBE
+from federation.network.transport import listen_address
+from federation.network.tunnel import _head, destination, proxy_of, status_of
+from federation.rules import events, merkle
+from federation.rules.admission import check_update, consent_origin
+from federation.rules.canonical import canonical_bytes, parse, parse_canonical, sha256_hex
+from federation.rules.challenge import make_challenge, verify_challenge
+from federation.rules.checkpoint import (
+    Checkpoint,
+    cosign,
+    cosignature_line,
+    key_id,
+    open_checkpoint,
+    parse_cosignature_line,
+    sign_checkpoint,
+)
+from federation.rules.documents import Commitment, Refusal, Revocation, Update, ValueTable, open_signed
+from federation.rules.entries import ENTRY_TYPE, Entry, UpdateAdmitted, UpdateCommitted, entry_id, open_entry
+from federation.rules.envelope import open_envelope, sign
+from federation.rules.equivocation import two_leaves, two_roots, verify_evidence
+from federation.rules.fixedpoint import pack, unpack
+from federation.rules.instant import parse_instant
+from federation.rules.invitation import PREFIX, Invitation, parse_invitation
+from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.replay import StudyState, apply, begin
+from federation.rules.study import (
+    AGREEMENT_TYPE,
+    PLAN_TYPE,
+    open_agreement,
+    open_plan,
+    plan_from_toml,
+    read,
+)
+from federation.rules.validation import read_validation
+from federation.settings import PartySettings, load_settings
+from federation.settlement.accounts import read_accounts
+from federation.settlement.addresses import checksummed
+from federation.storage.database import memory_database
+from federation.storage.evidence import MemoryEvidence
+
+ROOT = Path(__file__).resolve().parents[2]
+VECTORS = ROOT / "tests" / "vectors" / "consent" / "must_pass"
+NOW = datetime(2025, 1, 15, 12, tzinfo=UTC)
+"""The day of the vectors."""
+STRANGER = PrivateKey(b"s" * 32)
+EASY = RateBound(per_s=1e9, burst=10**9)
+_SIZE = 8
+_HASH = 32
+
+Read = Callable[[bytes], Any]
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One way in.
+
+    ``seeds`` are documents that it takes; whatever else it is given, it may raise ``raises`` and nothing more.
+    """
+
+    read: Read
+    seeds: tuple[bytes, ...]
+    raises: tuple[type[Exception], ...] = (PeerError,)
+
+
+@contextlib.contextmanager
+def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
+    """Play a study and name every parser; those that look into stores do so as long as this is open."""
+    traffic: dict[str, list[bytes]] = {}
+
+    def courier(delivery: Delivery) -> Fate:
+        seen = traffic.setdefault(delivery.protocol, [])
+        if delivery.payload not in seen:
+            seen.append(delivery.payload)
+        return Fate.DELIVERED
+
+    with InMemoryStudy(folder, rounds={"count": 2}, courier=courier) as study:
+        study.run(between=lambda closed: study["cedar"].revoke() if closed == 1 else None)
+        for institution in study.institutions.values():
+            if institution._runtime is not None:
+                institution._runtime.close()
+        study.network.courier = None
+        yield {
+            **_transport(study),
+            **_documents(study),
+            **_logs(study),
+            **_challenges(study),
+            **_doors(study, traffic),
+            **_flower(traffic),
+            **_consents(study),
+            **_files(study, folder),
+        }
+
+
+def _text(call: Callable[[str], Any]) -> Read:
+    return lambda data: call(data.decode("utf-8", "replace"))
+
+
+def _resigned(kind: str, key: PrivateKey, opened: Read) -> Read:
+    """``opened`` on the bytes in canonical form where they have one, in an envelope of that type by ``key``."""
+    return lambda data: opened(sign(_settled(data), kind, key).to_bytes())
+
+
+def _settled(data: bytes) -> bytes:
+    """The canonical form; bytes without one stay as they are."""
+    try:
+        return canonical_bytes(parse(data))
+    except PeerError:
+        return data
+
+
+def _transport(study: InMemoryStudy) -> dict[str, Parser]:
+    """What comes before any document: frames, answers, JSON, addresses, a proxy's words."""
+    peer = study["ash"].key.public
+    entries = study.log.entries()
+    answers = [b"\x00" + entries[0], encode_error(ConsentError("no\n", remedy="é"))]
+    invitation = Invitation(
+        address=f"/dns4/a.example/tcp/4001/p2p/{peer.peer_id}", study="s", site="ash", token="0" * 64
+    )
+    addresses = [
+        f"/ip4/127.0.0.1/tcp/4001/p2p/{peer.peer_id}".encode(),
+        f"/ip6/::1/tcp/443/p2p/{peer.peer_id}".encode(),
+        invitation.address.encode(),
+    ]
+    heads = [b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\nrest", b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n"]
+    return {
+        "frame": Parser(_frame, (b"\x03" + b"".join(pieces(b"payload")), bytes(9)), (PeerError, UnavailableError)),
+        "answer": Parser(partial(open_answer, peer=peer, max_bytes=4096), tuple(answers[:1]), (AccordError,)),
+        "refusal in an answer": Parser(partial(_answered, peer), tuple(answers[1:])),
+        "json": Parser(_json, (entries[0], b'{"a":[1,-2,"\\u00e9"],"b":{"c":null}}')),
+        "canonical json": Parser(parse_canonical, (entries[0],)),
+        "envelope": Parser(partial(open_envelope, payload_type=AGREEMENT_TYPE), (_agreement(study),)),
+        "did": Parser(_text(PublicKey.from_did), (peer.did.encode(),)),
+        "peer id": Parser(_text(PublicKey.from_peer_id), (peer.peer_id.encode(),)),
+        "instant": Parser(_text(parse_instant), (b"2026-11-22T00:10:00Z",)),
+        "invitation": Parser(_text(parse_invitation), (str(invitation).encode(),), (OperatorError,)),
+        "invitation's JSON": Parser(
+            lambda data: parse_invitation(PREFIX + base64.urlsafe_b64encode(_settled(data)).decode()),
+            (invitation.to_payload(),),
+            (OperatorError,),
+        ),
+        "address": Parser(_text(_address), tuple(addresses), (OperatorError,)),
+        "listen address": Parser(_text(listen_address), (b"/ip4/0.0.0.0/tcp/4001", b"/ip6/::/tcp/0"), (OperatorError,)),
+        "proxy's answer": Parser(_proxy_answer, tuple(heads), ()),
+        "proxy's address": Parser(_text(proxy_of), (b"http://ward:s%20x@proxy.example:3128/",), (OperatorError,)),
+    }
+
+
+def _frame(data: bytes) -> bytes:
+    """The frame, in pieces of the sizes that the first byte draws; what is announced is never more than what comes."""
+    reader, stream, most = FrameReader(4096), io.BytesIO(data[1:]), 1 + data[0] % 64 if data else 1
+    while reader.wanted:
+        reader.feed(stream.read(min(most, reader.wanted)))
+    assert len(reader.begun) <= len(data)
+    return reader.payload()
+
+
+def _answered(peer: PublicKey, data: bytes) -> str:
+    """The words of a refusal, which end on a terminal."""
+    said = ""
+    try:
+        open_answer(data, peer=peer, max_bytes=64)
+    except AccordError as error:
+        said = error.message + error.remedy
+    assert said.isprintable()
+    return said
+
+
+def _json(data: bytes) -> bytes:
+    """What is accepted has one canonical form."""
+    canonical = canonical_bytes(parse(data))
+    assert canonical_bytes(parse_canonical(canonical)) == canonical
+    return canonical
+
+
+def _address(text: str) -> Any:
+    """As a node and the doctor take it: whom, and where."""
+    peer_of(text)
+    found = target_of(text)
+    assert found is None or 0 <= found.port < 2**16
+    destination(text)
+    return Libp2pHost._other(SimpleNamespace(_public=STRANGER.public), text)  # type: ignore[arg-type]  # its key alone
+
+
+class _Bytes:
+    """A stream that has what it was given, and then ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    async def receive_some(self, count: int) -> bytes:
+        return self._data.read(min(count, 7))
+
+
+def _proxy_answer(data: bytes) -> tuple[int | None, bytes]:
+    try:
+        _head(_Bytes(data)).send(None)  # type: ignore[arg-type]  # nothing in it ever waits
+    except StopIteration as done:
+        head, rest = done.value
+        return status_of(head), rest
+    raise AssertionError("it waits")
+
+
+def _agreement(study: InMemoryStudy) -> bytes:
+    agreed: bytes = study["ash"].parts().membership.agreement
+    return agreed
+
+
+def _documents(study: InMemoryStudy) -> dict[str, Parser]:
+    """What institutions and coordinators sign, as received and signed anew."""
+    key, ash, plan = study.key, study["ash"].key, study.plan
+    bodies = [entry.body for entry in study.entries()]
+    commitments = [body.envelope.encode() for body in bodies if isinstance(body, UpdateCommitted)]
+    updates = [body.envelope.encode() for body in bodies if isinstance(body, UpdateAdmitted)]
+    update, _ = open_signed(Update, updates[0])
+    table = study.tables()[0]
+    agreement, _ = open_agreement(_agreement(study))
+    refusal = Refusal(study=plan.study_id, round=1, code="budget", message="nothing is left")
+    revocation = Revocation(study=plan.study_id, plan_hash=plan.plan_hash, site="ash", signed_at="2026-11-22T00:10:00Z")
+    commitment, _ = open_signed(Commitment, commitments[0])
+    exported = Manifest(
+        study=plan.study_id, log_size=3, log_root="0" * 64, files={"plan.json": ExportedFile(sha256="0" * 64, bytes=3)}
+    )
+    signed_manifest = sign_manifest(exported.files, study=plan.study_id, log_size=3, log_root=bytes(32), key=key)
+    vector = np.arange(-2, 2, dtype=np.int64)
+
+    def signed(kind: type[Any], document: Any) -> Parser:
+        return Parser(_resigned(kind.payload_type(), ash, partial(open_signed, kind)), (document.to_payload(),))
+
+    def admitted(data: bytes) -> Any:
+        """As the coordinator checks an update, with the commitment that belongs to it."""
+        try:
+            shown, _ = open_signed(Update, data)
+            commitment = shown.commitment(ash.public).commitment
+        except PeerError:
+            commitment = "0" * 64
+        return check_update(
+            data,
+            plan=plan,
+            party=ash.public,
+            round_number=1,
+            base_model=update.base_model,
+            commitment=commitment,
+            consent_log=None,
+        )
+
+    return {
+        "plan": Parser(_resigned(PLAN_TYPE, key, open_plan), (plan.to_payload(),)),
+        "agreement": Parser(_resigned(AGREEMENT_TYPE, ash, open_agreement), (agreement.to_payload(),)),
+        "commitment": signed(Commitment, commitment),
+        "refusal": signed(Refusal, refusal),
+        "revocation": signed(Revocation, revocation),
+        "update": signed(Update, update),
+        "update, admission": Parser(
+            _resigned(Update.payload_type(), ash, admitted),
+            tuple(open_envelope(data, payload_type=Update.payload_type()).payload for data in _of(updates, ash)[:1]),
+        ),
+        "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
+        "vector": Parser(partial(unpack, length=4), (pack(vector),)),
+        "privacy event": Parser(_event, (events.event_bytes(update.event),)),
+        "manifest": Parser(_resigned(MANIFEST_TYPE, key, _manifest), (exported.to_payload(),)),
+        "signed manifest": Parser(_manifest, (signed_manifest,)),
+    }
+
+
+def _of(envelopes: list[bytes], key: PrivateKey) -> list[bytes]:
+    return [data for data in envelopes if key.public.did.encode() in data]
+
+
+def _event(data: bytes) -> Any:
+    event = events.parse_event(_settled(data))
+    return events.mechanisms(event), events.event_bytes(event)
+
+
+def _manifest(data: bytes) -> Manifest:
+    envelope = open_envelope(data, payload_type=MANIFEST_TYPE)
+    return read(Manifest, envelope.payload)
+
+
+def _logs(study: InMemoryStudy) -> dict[str, Parser]:
+    """Entries and their fold, checkpoints, proofs, evidence."""
+    key, plan = study.key, study.plan
+    early: dict[str, StudyState] = {}
+    late: dict[str, StudyState] = {}
+    state = begin(plan, plan_blob=sha256_hex(study.envelope), coordinator=key.public)
+    for entry in study.entries():
+        early.setdefault(entry.body.kind, state)
+        late[entry.body.kind] = state
+        state = apply(state, entry)
+    lasts = {entry.body.kind: entry for entry in study.entries()}
+    firsts = {entry.body.kind: entry for entry in reversed(study.entries())}
+
+    def folded(before: dict[str, StudyState], data: bytes) -> StudyState:
+        """A coordinator's entry under its right id, where one of its kind stood in the log."""
+        shown = read(Entry, _settled(data))
+        name = entry_id(shown.body, study=shown.study, term=shown.term, round_number=shown.round, party=shown.party)
+        return apply(before.get(shown.body.kind, state), shown.model_copy(update={"id": name}))
+
+    note = study.history.checkpoint().to_bytes()
+    witnesses = study.state.witnesses
+    first = study["ash"].key.public
+    head = study.history.checkpoint().checkpoint
+    line = cosignature_line(cosign(head, study["ash"].key, timestamp=1_800_000_000))
+    other = sign_checkpoint(Checkpoint(head.origin, head.size, bytes(32)), key)
+    mine = study.history.checkpoint()
+    leaves = list(study.log.leaf_hashes())
+    changed = [*leaves[:3], bytes(32), *leaves[4:]]
+    forked = sign_checkpoint(Checkpoint(head.origin, head.size, merkle.root(changed)), key)
+    cases = (two_roots(mine, other), two_leaves(mine, leaves, forked, changed))
+    evidence = [case.to_bytes() for case in cases if case is not None]
+    return {
+        "entry": Parser(partial(open_entry, signer=key.public), (study.log.entry(0), study.log.entry(5))),
+        "entry, folded": Parser(partial(folded, early), tuple(entry.to_payload() for entry in firsts.values())),
+        "entry, folded late": Parser(partial(folded, late), tuple(entry.to_payload() for entry in lasts.values())),
+        "checkpoint": Parser(
+            partial(open_checkpoint, origin=plan.origin, signer=key.public, witnesses=witnesses), (note,)
+        ),
+        "checkpoint, signed anew": Parser(
+            lambda data: open_checkpoint(_noted(data, key), origin=plan.origin, signer=key.public, witnesses=()),
+            (note,),
+        ),
+        "cosignature": Parser(_text(partial(parse_cosignature_line, witness=first)), (line.encode(),)),
+        "cosignature's time": Parser(partial(_quorum, study), ((1_800_000_000).to_bytes(8, "big") + bytes(8),)),
+        "inclusion proof": Parser(
+            _inclusion, (_packed(3, len(leaves), leaves[3], study.log.root(), *merkle.inclusion_proof(leaves, 3)),)
+        ),
+        "consistency proof": Parser(
+            _consistency,
+            (
+                _packed(
+                    5, len(leaves), merkle.root(leaves[:5]), merkle.root(leaves), *merkle.consistency_proof(leaves, 5)
+                ),
+            ),
+        ),
+        "evidence": Parser(verify_evidence, tuple(evidence)),
+        "evidence, signed anew": Parser(partial(_evidence, key), tuple(evidence)),
+    }
+
+
+def _challenges(study: InMemoryStudy) -> dict[str, Parser]:
+    """A challenge as a stranger gets it, and one whose coordinator signs any start and any end of the round."""
+    key, bodies, entries = study.key, study.kinds(), study.log.entries()
+    done = study.state.closed[0]
+    places = [bodies.index(kind) for kind in ("study-published", "study-started", "round-opened", "round-closed")]
+    parts: dict[str, Any] = {
+        "plan": study.envelope,
+        "table": study.blobs.get(done.value_table),
+        "validation": (SALT, study.validation),
+        "base": study.blobs.get(done.base_model),
+        "updates": {did: b"".join(map(study.blobs.get, update.chunks)) for did, update in done.admitted.items()},
+    }
+    opened = partial(verify_challenge, coordinator=key.public, utility=committed_utility)
+    real = make_challenge(signed=study.history.checkpoint(), entries=entries, places=(*places,), **parts).to_bytes()
+    signed = [open_envelope(entries[place], payload_type=ENTRY_TYPE).payload for place in places]
+
+    def anew(data: bytes) -> Any:
+        """The challenge of a log of four entries, whatever they say."""
+        document = parse(data)
+        shown = document if isinstance(document, list) else []
+        payloads = [canonical_bytes(item) for item in (*shown, *({},) * 4)][:4]
+        log = [sign(payload, ENTRY_TYPE, key).to_bytes() for payload in payloads]
+        head = Checkpoint(study.plan.origin, 4, merkle.root([merkle.leaf_hash(entry) for entry in log]))
+        made = make_challenge(signed=sign_checkpoint(head, key), entries=log, places=(0, 1, 2, 3), **parts)
+        return opened(made.to_bytes())
+
+    return {
+        "challenge": Parser(opened, (real,)),
+        "challenge, signed anew": Parser(anew, (b"[" + b",".join(signed) + b"]",)),
+    }
+
+
+def _noted(data: bytes, key: PrivateKey) -> bytes:
+    """A note's text under the signature of ``key``, whatever it says."""
+    body = data.partition(b"\n\n")[0]
+    origin = body.partition(b"\n")[0].decode("utf-8", "replace")
+    signed = key_id(origin, b"\x01", key.public) + key.sign(body + b"\n")
+    return body + f"\n\n— {origin} {base64.b64encode(signed).decode()}\n".encode()
+
+
+def _quorum(study: InMemoryStudy, data: bytes) -> bool:
+    """A named witness says any time that it likes; the newest of enough is compared with the clock."""
+    witness, head = study["ash"].key, study.history.checkpoint().checkpoint
+    signed = cosign(head, witness, timestamp=int.from_bytes(data[:_SIZE], "big"))
+    found = newest_quorum([(head.size, signed)], Witnesses(frozenset({witness.public}), 1))
+    return is_stale(found, NOW, age_max=timedelta(days=1))
+
+
+def _packed(one: int, other: int, *hashes: bytes) -> bytes:
+    return one.to_bytes(_SIZE, "big") + other.to_bytes(_SIZE, "big") + b"".join(hashes)
+
+
+def _unpacked(data: bytes) -> tuple[int, int, bytes, bytes, list[bytes]]:
+    """Two numbers and hashes; the last one may be cut short."""
+    one, other = (int.from_bytes(data[at : at + _SIZE], "big", signed=True) for at in (0, _SIZE))
+    first, second, *proof = [
+        data[at : at + _HASH] for at in range(2 * _SIZE, max(len(data), 2 * _SIZE + 2 * _HASH), _HASH)
+    ]
+    return one, other, first, second, proof
+
+
+def _inclusion(data: bytes) -> None:
+    index, size, leaf, root, proof = _unpacked(data)
+    merkle.verify_inclusion(leaf=leaf, index=index, size=size, proof=proof, root=root)
+
+
+def _consistency(data: bytes) -> None:
+    old, new, old_root, new_root, proof = _unpacked(data)
+    merkle.verify_consistency(old_size=old, old_root=old_root, new_size=new, new_root=new_root, proof=proof)
+
+
+def _evidence(key: PrivateKey, data: bytes) -> Any:
+    """Evidence whose notes are signed anew, in order."""
+    document = parse(data)
+    for name in ("first", "second"):
+        view = document.get(name) if isinstance(document, dict) else None
+        if isinstance(view, dict) and isinstance(view.get("checkpoint"), str):
+            view["checkpoint"] = _noted(view["checkpoint"].encode(), key).decode("utf-8", "replace")
+    if isinstance(document, dict) and {"first", "second"} <= set(document):
+        document["first"], document["second"] = sorted((document["first"], document["second"]), key=canonical_bytes)
+    return verify_evidence(canonical_bytes(document) + b"\n")
+
+
+def _doors(study: InMemoryStudy, traffic: dict[str, list[bytes]]) -> dict[str, Parser]:
+    """The handlers behind the protocols, asked by a party of the study."""
+    ash, birch = study["ash"], study["birch"]
+    doors = {name: service.handler for name, service in study.exchange._services.items()}
+    inner = {name: service.handler for name, service in ash.exchange._services.items()}
+    witness = ConsentLogWitness(
+        ash.key,
+        memory_database(*COSIGNING_TABLES),
+        party=lambda _key: True,
+        evidence=MemoryEvidence(),
+        clock=lambda: NOW,
+        rate=EASY,
+    )
+    relay = Relay(study.exchange, study.plan.study_id, lambda _key: True, rate=EASY)
+    shown = sign_checkpoint(Checkpoint(consent_origin(birch.key.public), 0, merkle.EMPTY_ROOT), birch.key)
+    request = CosigningRequest(institution=birch.did, checkpoint=shown.to_bytes().decode()).to_payload()
+    relayed = RelayRequest(study=study.plan.study_id, witness=ash.did, request=request.decode())
+    blob = canonical_bytes({"length": 10, "name": study.blobs.names()[0], "offset": 0})
+
+    def door(protocol: str, *, sender: PublicKey = ash.key.public) -> Read:
+        return lambda data: doors[protocol](sender, data)
+
+    return {
+        "door: join": Parser(door(JOIN), tuple(traffic[JOIN][:1])),
+        "door: agreement": Parser(door(AGREEMENT), tuple(_of(traffic[AGREEMENT], ash.key))),
+        "door: revocation": Parser(door(REVOCATION, sender=study["cedar"].key.public), tuple(traffic[REVOCATION])),
+        "door: blob": Parser(door(BLOB), (blob,), (PeerError, UnavailableError)),
+        "door: probe": Parser(door(PROBE), (bytes(7) + b"\x09",)),
+        "door: relay": Parser(
+            lambda data: relay.handle(birch.key.public, _settled(data)), (relayed.to_payload(),), (AccordError,)
+        ),
+        "door: cosign": Parser(
+            lambda data: inner[COSIGN](study.key.public, _settled(data)), tuple(traffic[COSIGN][-1:])
+        ),
+        "door: consent cosign": Parser(
+            lambda data: witness.handle(birch.key.public, _shown(data, birch.key)), (request,)
+        ),
+        "cosign reply": Parser(partial(read, CosignReply), (CosignReply(size=3, cosignature="x").to_payload(),)),
+        "consent cosign reply": Parser(partial(read, CosigningReply), (CosigningReply(size=3).to_payload(),)),
+        "cosign request": Parser(partial(read, CosignRequest), (traffic[COSIGN][0],)),
+        "join request": Parser(partial(read, JoinRequest), tuple(traffic[JOIN][:1])),
+    }
+
+
+def _shown(data: bytes, key: PrivateKey) -> bytes:
+    """A request to cosign whose checkpoints are signed anew."""
+    try:
+        document = parse(data)
+        for name in ("checkpoint", "old"):
+            if isinstance(document, dict) and isinstance(document.get(name), str):
+                document[name] = _noted(document[name].encode(), key).decode()
+        return canonical_bytes(document)
+    except PeerError:
+        return data
+
+
+def _flower(traffic: dict[str, list[bytes]]) -> dict[str, Parser]:
+    """Flower's messages, and the arrays inside."""
+    tasks, replies = traffic[messages.TASK], traffic[messages.REPLY]
+    array = io.BytesIO()
+    np.lib.format.write_array(array, np.arange(4, dtype="<i8"), version=(1, 0))
+    vector = messages.pack(messages.vector_reply(1, "1", 2, 3, np.arange(4, dtype=np.int64)))
+    return {
+        "task": Parser(lambda data: messages.round_task(messages.unpack(data)), (tasks[0], tasks[-1])),
+        "reply": Parser(lambda data: messages.answer_of(messages.unpack(data)), (replies[0],)),
+        "vector in a reply": Parser(lambda data: messages.vector_of_reply(messages.unpack(data)), (vector,)),
+        "array": Parser(
+            lambda data: messages.vector_of({"": Array(dtype="int64", shape=(4,), stype="numpy.ndarray", data=data)}),
+            (array.getvalue(),),
+        ),
+        "array's header": Parser(_array_header, (b"{'descr': '<i8', 'fortran_order': False, 'shape': (4,), }  \n",)),
+    }
+
+
+def _array_header(data: bytes) -> Any:
+    """A header of the right length before four integers."""
+    head = np.lib.format.magic(1, 0) + min(len(data), 65_535).to_bytes(2, "little") + data[:65_535]
+    return messages.vector_of({"": Array(dtype="int64", shape=(4,), stype="numpy.ndarray", data=head + bytes(32))})
+
+
+def _vector_key(name: str) -> PrivateKey:
+    """A key of ``scripts/make_consent_vectors.py``."""
+    return PrivateKey(hashlib.sha256(b"accord consent vectors: " + name.encode()).digest())
+
+
+def _consents(study: InMemoryStudy) -> dict[str, Parser]:
+    """Records, histories, receipts, findings: as received, and signed anew."""
+    files = {path.stem: path.read_bytes() for path in sorted(VECTORS.glob("*.json"))}
+    receipts = [data for name, data in files.items() if name.startswith("receipt")]
+    histories = [data for name, data in files.items() if name.startswith("history")]
+    keys = [_vector_key(name) for name in ("anna", "ben", "parent", "hospital", "court")]
+    anew = partial(_proven, {key.public.did: key for key in keys})
+    records = [data for name, data in files.items() if not name.startswith(("receipt", "history"))]
+    finding = Approval(
+        duo="DUO:0000021",
+        plan_hash="0" * 64,
+        by="the officer",
+        grounds="decision 12",
+        given_at="2025-01-15T12:00:00Z",
+        valid_until="2026-01-15T12:00:00Z",
+    )
+    hospital = _vector_key("hospital")
+    batch = study["ash"].registry._log.entry(0)
+    note = parse(files["history-held-against-its-log"])["log"]["notes"][0].encode()
+    return {
+        "record": Parser(partial(open_record, now=NOW), tuple(records), (ConsentError,)),
+        "record, signed anew": Parser(partial(anew, partial(open_record, now=NOW)), tuple(records), (ConsentError,)),
+        "consent file": Parser(partial(open_file, now=NOW), (*histories, *receipts, *records[:2]), (ConsentError,)),
+        "receipt": Parser(open_receipt, tuple(receipts), (ConsentError,)),
+        "receipt, signed anew": Parser(partial(anew, open_receipt), tuple(receipts), (ConsentError,)),
+        "approval": Parser(
+            _resigned(APPROVAL_TYPE, hospital, partial(open_approval, institution=hospital.public)),
+            (finding.to_payload(),),
+        ),
+        "consent batch": Parser(lambda data: open_batch(_settled(data)), (batch,)),
+        "log's note": Parser(partial(open_note, signer=hospital.public), (note,)),
+    }
+
+
+def _proven(people: dict[str, PrivateKey], opened: Read, data: bytes) -> Any:
+    """The document under a new proof by its issuer (an unknown one: the hospital)."""
+    try:
+        document = parse(data)
+        unsigned = {name: value for name, value in document.items() if name != "proof"}
+        unsigned.setdefault("@context", list(CONTEXT))
+        issuer = unsigned.get("issuer")
+        key = people.get(issuer if isinstance(issuer, str) else "", _vector_key("hospital"))
+        created = parse_instant(document["proof"]["created"])
+        data = canonical_bytes(add_proof(unsigned, key, created=created))
+    except (PeerError, AttributeError, KeyError, TypeError):
+        return opened(data)
+    return opened(data)
+
+
+def _files(study: InMemoryStudy, folder: Path) -> dict[str, Parser]:
+    """What a person puts on the disk: plans, tables, settings, keys, decisions."""
+    place = folder / "file"
+
+    def in_file(call: Callable[[Path], Any], name: str = "file") -> Read:
+        def opened(data: bytes) -> Any:
+            path = place.parent / name
+            path.write_bytes(data)
+            path.chmod(0o600)
+            return call(path)
+
+        return opened
+
+    template = (ROOT / "clients" / "demo" / "plans" / "heart.toml").read_bytes()
+    settings = PartySettings(role="node", name="ash", proxy="http://a:b@proxy:1").to_toml().encode()
+    decisions = b"subject,action,valid_until\np1,grant,2027-01-01T00:00:00Z\np2,withdraw,\n"
+    address = checksummed(bytes(range(20)))
+    raises = (OperatorError,)
+    return {
+        "plan in TOML": Parser(_text(partial(plan_from_toml, source="plan.toml")), (template,), raises),
+        "validation rows": Parser(partial(read_validation, study.plan), (study.validation,), raises),
+        "table": Parser(in_file(read_file), (study.validation,), raises),
+        "settings": Parser(in_file(lambda path: load_settings(path.parent, {}), "accord.toml"), (settings,), raises),
+        "key file": Parser(in_file(load_key), (STRANGER.seed.hex().encode() + b"\n",), raises),
+        "payout accounts, CSV": Parser(
+            in_file(read_accounts, "accounts.csv"), (f"account,address\nash,{address}\n".encode(),), raises
+        ),
+        "payout accounts, JSON": Parser(
+            in_file(read_accounts, "accounts.json"), (f'{{"institution:ash":"{address}"}}'.encode(),), raises
+        ),
+        "decisions": Parser(in_file(read_decisions), (decisions,), raises),
+    }
