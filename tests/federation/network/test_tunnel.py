@@ -52,6 +52,7 @@ def test_the_other_direction_works_as_well_over_the_connection_that_the_node_dia
     ):
         node.serve("/ask/1", lambda _peer, payload: payload[::-1], max_bytes=100)
         node.connect(named(coordinator), timeout_s=10)
+        wait_until(lambda: NODE.public in coordinator.connected())  # its end of the connection is up a little later
         assert coordinator.request(NODE.public, "/ask/1", b"abc", timeout_s=10, max_bytes=100) == b"cba"
 
 
