@@ -2,7 +2,7 @@
 //
 // One question a line on standard input (JSON), one answer a line on standard output: {"ok": ...} or {"refused": "why"}.
 
-import { createHash, createPrivateKey, createPublicKey, sign, verify } from 'node:crypto'
+import { createHash, createPrivateKey, createPublicKey, sign, verify, webcrypto } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
@@ -12,12 +12,20 @@ import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 
-// Node.js 20, which Debian has, lacks it; js-libp2p calls it.
+// What js-libp2p calls and Node.js 18, which Debian 12 has, lacks (Node.js 20: the first).
 Promise.withResolvers ??= () => {
   const made = {}
   made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }))
   return made
 }
+
+globalThis.CustomEvent ??= class extends Event {
+  constructor (type, options = {}) {
+    super(type, options)
+    this.detail = options.detail ?? null
+  }
+}
+globalThis.crypto ??= webcrypto
 
 const PIECE_BYTES = 1 << 20
 const ANSWER_BYTES_MAX = PIECE_BYTES + 9
