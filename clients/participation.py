@@ -134,7 +134,7 @@ class Participation:
                 self._registry.note_model(RoundOf(state.study, done.number), done.model)
             self._rounds_told += 1
         if state.settled and not self._settled_told:
-            earned = sum(payment.reward for payment in state.payments if payment.party == self._party)
+            earned = sum(payment.total for payment in state.payments if payment.party == self._party)
             passed = self._registry.pass_on(state.study, earned, self._share_percent)
             logger.info("passed on: %d micro-credits to each person who was eligible", passed.part)
             self._settled_told = True

@@ -1,4 +1,4 @@
-"""What an institution's node keeps in its database: budget, data sets, studies, uses of rows, updates.
+"""What an institution's node keeps in its database: budget, data sets, studies, uses of rows, updates, offers.
 
 Everything here stays inside the institution. The tables of the consent registry live in the same file and are declared
 by ``consent.registry``; how a database is opened, checked and locked is ``federation.storage.database``'s business.
@@ -8,7 +8,7 @@ Instants are texts in the wire form (``federation.rules.instant``), decimals and
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Column, LargeBinary, UniqueConstraint
+from sqlalchemy import BigInteger, Column, LargeBinary, UniqueConstraint
 from sqlalchemy.engine import Engine
 from sqlmodel import Field, Session, SQLModel
 
@@ -118,6 +118,25 @@ class StoredUpdate(SQLModel, table=True):
     created_at: str = ""
 
 
+class OwnOffer(SQLModel, table=True):
+    """What this institution offered in one market: price (micro-credits) and nonce (hex) stay here until it opens them.
+
+    ``document`` is the signed call, ``sealed`` the signed sealed price; ``sealed_list`` and ``opened`` the list that it
+    was opened for and the signed opening, empty until then. All of them byte for byte.
+    """
+
+    __tablename__ = "own_offer"
+
+    call: str = Field(primary_key=True)
+    document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    price: int = Field(sa_column=Column(BigInteger, nullable=False))
+    nonce: str
+    sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    sealed_list: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
+    opened: bytes = Field(default=b"", sa_column=Column(LargeBinary, nullable=False))
+    made_at: str
+
+
 class KeyValue(SQLModel, table=True):
     """Small facts that must survive a restart, such as the budget chain's head."""
 
@@ -133,6 +152,7 @@ NODE_TABLES: Final[tuple[type[SQLModel], ...]] = (
     StudyMembership,
     RoundUse,
     StoredUpdate,
+    OwnOffer,
     KeyValue,
 )
 

@@ -168,6 +168,8 @@ def why(data: Mapping[str, Any]) -> tuple[str, ...]:
         steps.append(_rounds(gains, losses))
         steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
     steps.append(_payment(data))
+    if "fee_microcredits" in data:
+        steps.append(f"For taking part, by the rounds that count, it was paid {in_credits(data['fee_microcredits'])}.")
     return tuple(steps)
 
 

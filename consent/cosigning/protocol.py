@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from federation.rules.checkpoint import SIZE_MAX
-from federation.rules.entries import Did
 from federation.rules.merkle import PROOF_HASHES_MAX
-from federation.rules.wire import Sha256Hex, Wire
+from federation.rules.wire import Did, Sha256Hex, Wire
 
 Note = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 

@@ -112,7 +112,7 @@ def outline_of(plan: StudyPlan) -> dict[str, str | list[str]]:
         "diseases": purpose.disease or "",
         "epsilon_max": plain_decimal(plan.privacy.epsilon),
         "delta_max": plain_decimal(plan.privacy.delta),
-        "reward": "share" if plan.reward.pool_microcredits else "none",
+        "reward": "share" if plan.reward.minted else "none",
         "words.en.title": plan.title,
         "words.en.why": purpose.statement,
     }

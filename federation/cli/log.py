@@ -178,7 +178,7 @@ def _closed(body: Any, sites: dict[str, str]) -> str:
 
 
 def _settled(body: Any, _sites: dict[str, str]) -> str:
-    paid = ", ".join(f"{payment.site} {payment.reward / _MICRO:g}" for payment in body.payments)
+    paid = ", ".join(f"{payment.site} {payment.total / _MICRO:g}" for payment in body.payments)
     return f"study settled, credits: {paid}; burned {body.burned / _MICRO:g}"
 
 

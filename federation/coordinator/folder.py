@@ -19,7 +19,7 @@ from federation.storage.database import open_database, read, write
 from federation.storage.log import LOG_TABLES, SqliteLog
 
 from .history import StudyHistory
-from .tables import IssuedInvitation, PublishedPlan, ValidationSet
+from .tables import AnnouncedCall, IssuedInvitation, PublishedPlan, ReceivedOffer, ValidationSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,9 @@ def open_coordinator(path: Path) -> CoordinatorFolder:
     if settings.role != "coordinator":
         raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the coordinator's folder.")
     key = load_key(files.key)
-    engine = open_database(files.database, PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
+    engine = open_database(
+        files.database, PublishedPlan, IssuedInvitation, ValidationSet, AnnouncedCall, ReceivedOffer, *LOG_TABLES
+    )
     return CoordinatorFolder(
         files=files,
         settings=settings,

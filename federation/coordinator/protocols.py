@@ -8,9 +8,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from federation.rules.entries import ENTRY_BYTES_MAX, Did, EnvelopeText
+from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
 from federation.rules.study import PLAN_BYTES_MAX
-from federation.rules.wire import Wire
+from federation.rules.wire import Did, Wire
 
 JOIN: Final = "/accord/join/1"
 AGREEMENT: Final = "/accord/agreement/1"

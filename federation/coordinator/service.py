@@ -116,7 +116,7 @@ class StudyService:
                 StudyPublished(
                     plan=state.plan_blob,
                     plan_hash=state.plan.plan_hash,
-                    minted=state.plan.reward.pool_microcredits,
+                    minted=state.plan.reward.minted,
                 )
             )
         self._rounds.reopen()

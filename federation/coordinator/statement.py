@@ -108,6 +108,15 @@ def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -
         payments=pay(totals, reward.pool_microcredits, reward.minimum_share),
         minimum_share=reward.minimum_share,
         method=method,
+        fee=_fee(state, site),
+    )
+
+
+def _fee(state: StudyState, site: str) -> tuple[int, int] | None:
+    """What the site was paid for taking part, and the whole of its fee."""
+    fees = state.plan.reward.fees
+    return next(
+        ((each.fee or 0, fees[each.party]) for each in state.payments if fees is not None and each.site == site), None
     )
 
 
@@ -164,6 +173,11 @@ def _text(data: Mapping[str, Any]) -> str:
             f"  study      {data['value']:+.6f}   {data['share']:.2%} of {whole_of(data['method'])}",
             *([] if aggregation["linear"] else [rerun, "             (an update of zero is not worth exactly zero)"]),
             f"  reward     {credits_:,.6f} credits, on the account {data['account']}",
+            *(
+                [f"  fee        {data['fee_microcredits'] / 1_000_000:,.6f} credits"]
+                if "fee_microcredits" in data
+                else []
+            ),
             "",
             f"Where it stands: entry {log['entry_index']} of the log {log['origin']}, written {log['entry_time']}.",
             f"  checkpoint  {log['size']} entries, root {log['root'][:_HASH_SHOWN]}..., {cosigned}",

@@ -1,5 +1,6 @@
-"""What the coordinator keeps beside the log: signed plans, invitations, the sponsor's validation sets."""
+"""What the coordinator keeps beside the log: signed plans, invitations, validation sets, markets."""
 
+from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -31,3 +32,30 @@ class ValidationSet(SQLModel, table=True):
     commitment: str = Field(primary_key=True)
     salt: bytes
     data: bytes
+
+
+class AnnouncedCall(SQLModel, table=True):
+    """A market: the signed call and, once they exist, the signed list of sealed prices and the signed outcome.
+
+    ``number`` orders the calls; ``hash`` names the call in every document of its market.
+    """
+
+    __tablename__ = "announced_call"
+    number: int | None = Field(default=None, primary_key=True)
+    hash: str = Field(unique=True)
+    call: bytes
+    sealed_list: bytes = b""
+    outcome: bytes = b""
+
+
+class ReceivedOffer(SQLModel, table=True):
+    """What a candidate sent in: its sealed price (``sealed``) or its opening (``opened``), as it was signed."""
+
+    __tablename__ = "received_offer"
+    __table_args__ = (UniqueConstraint("call", "did", "kind"),)
+    number: int | None = Field(default=None, primary_key=True)
+    call: str
+    did: str
+    kind: str
+    envelope: bytes
+    received_at: str

@@ -40,7 +40,7 @@ class VerificationReport:
         method: the plan's ``valuation.method``.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
-        rewards: site -> micro-credits.
+        rewards: site -> micro-credits, its fee included.
         ledger: ``minted``, ``escrow``, ``burned``, ``balances``.
         utilities_recomputed: how many coalition utilities were recomputed from the disclosed validation rows; None
             where the rows are sealed.

@@ -103,7 +103,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
-        rewards={payment.site: payment.reward for payment in state.payments},
+        rewards={payment.site: payment.total for payment in state.payments},
         ledger=state.ledger.to_json(),
         utilities_recomputed=utilities,
         files=len(files.sizes),

@@ -20,6 +20,7 @@ from federation.rules.entries import Payment, StudySettled
 from federation.rules.fixedpoint import pack, unpack
 from federation.rules.replay import ClosedRound, StudyState
 from federation.rules.rewards import pay
+from federation.rules.settlement import fees_due
 from federation.rules.study import read
 from federation.rules.valuation import method_named
 
@@ -124,11 +125,18 @@ def settlement(state: StudyState, tables: Sequence[ValueTable]) -> StudySettled:
     worth = values(state, tables)
     by_site = {state.site(did): value for did, value in worth.items()}
     paid = pay(by_site, state.plan.reward.pool_microcredits, state.plan.reward.minimum_share)
+    fees = fees_due(state.plan.reward.fees, state.closed)
     payments = tuple(
-        Payment(party=did, site=state.site(did), value=str(value), reward=paid.rewards[state.site(did)])
+        Payment(
+            party=did, site=state.site(did), value=str(value), reward=paid.rewards[state.site(did)], fee=fees.get(did)
+        )
         for did, value in worth.items()
     )
-    return StudySettled(tables=tuple(done.value_table for done in state.closed), payments=payments, burned=paid.burned)
+    return StudySettled(
+        tables=tuple(done.value_table for done in state.closed),
+        payments=payments,
+        burned=state.plan.reward.minted - sum(payment.total for payment in payments),
+    )
 
 
 def check_settlement(before: StudyState, settled: StudySettled, blobs: Blobs) -> Mapping[int, ValueTable]:

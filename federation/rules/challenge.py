@@ -26,14 +26,14 @@ from federation.rules.audit import UTILITY_UNIT, Vector, read_table, same_utilit
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import SIZE_MAX, Checkpoint, SignedCheckpoint, open_checkpoint
 from federation.rules.encoding import SubjectBatch
-from federation.rules.entries import Did, Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_entry
+from federation.rules.entries import Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_entry
 from federation.rules.families import Model
 from federation.rules.fixedpoint import Floats, from_fixed, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, leaf_hash, verify_inclusion
 from federation.rules.study import StudyPlan, open_plan, read
 from federation.rules.validation import read_validation, validation_commitment
-from federation.rules.wire import Sha256Hex, Wire
+from federation.rules.wire import Did, Sha256Hex, Wire
 
 CHALLENGE_BYTES_MAX: Final = 256 << 20
 """Room for 14 updates and a base model of the longest that a plan may name, and 90 MiB of rows."""

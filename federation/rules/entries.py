@@ -16,12 +16,11 @@ from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import read
-from federation.rules.wire import Wire
+from federation.rules.wire import Did, Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
 ENTRY_BYTES_MAX: Final = 1 << 20
 
-Did = Annotated[str, StringConstraints(pattern=r"^did:key:z[1-9A-HJ-NP-Za-km-z]{20,100}$")]
 EnvelopeText = Annotated[str, StringConstraints(min_length=1, max_length=ENTRY_BYTES_MAX)]
 Micro = Annotated[int, Field(ge=0, le=10**15)]
 Fraction = Annotated[str, StringConstraints(pattern=r"^-?\d{1,60}(/[1-9]\d{0,60})?$")]
@@ -120,12 +119,21 @@ class RoundClosed(Wire):
 
 
 class Payment(Wire):
-    """What one institution gets: ``value`` in utility (exact fraction), ``reward`` in micro-credits."""
+    """What one institution gets: ``value`` in utility (exact fraction), ``reward`` for it in micro-credits.
+
+    ``fee``: micro-credits for taking part, where the plan has fees.
+    """
 
     party: Did
     site: str
     value: Fraction
     reward: Micro
+    fee: Micro | None = None
+
+    @property
+    def total(self) -> int:
+        """Reward and fee, in micro-credits."""
+        return self.reward + (self.fee or 0)
 
 
 class StudyAborted(Wire):

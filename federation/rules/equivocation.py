@@ -18,11 +18,10 @@ from pydantic import Field, StringConstraints
 
 from federation.errors import PeerError
 from federation.rules.checkpoint import SIZE_MAX, SignedCheckpoint, open_checkpoint
-from federation.rules.entries import Did
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, root, verify_inclusion
 from federation.rules.study import read
-from federation.rules.wire import Sha256Hex, Wire
+from federation.rules.wire import Did, Sha256Hex, Wire
 
 EVIDENCE_BYTES_MAX: Final = 32 * 1024
 _NOTE_CHARACTERS_MAX: Final = 1024

@@ -4,7 +4,7 @@ from typing import Final
 
 from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.schema import CategoryColumn, NumbersColumn, SurvivalLabel
-from federation.rules.statements import METHOD_WORDS
+from federation.rules.statements import METHOD_WORDS, in_credits
 from federation.rules.study import StudyPlan
 from federation.rules.wire import plain_decimal
 
@@ -55,7 +55,7 @@ def explain(plan: StudyPlan) -> str:
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
             f"model on the sponsor's validation set ({valued}). A share below {share} % of them is "
-            "burned, like all that is not paid."
+            f"burned, like all that is not paid.{_fees(plan)}"
         ),
         (
             "What you sign. This plan and no other, under your institution's key. You can revoke at any time; "
@@ -73,6 +73,18 @@ def _part(plan: StudyPlan) -> str:
     return (
         f" It uses one in {2 ** len(part)} of your people: those whose pseudonym's hash begins with the bits {part}. "
         "Give the nominal cohort of that part. Nobody else's budget is spent."
+    )
+
+
+def _fees(plan: StudyPlan) -> str:
+    fees = plan.reward.fees
+    if fees is None:
+        return ""
+    named = "; ".join(f"{in_credits(fee)} to {did}" for did, fee in sorted(fees.items()))
+    source = "" if plan.reward.outcome is None else f" They come from the market outcome {plan.reward.outcome[:12]}."
+    return (
+        f" Besides, taking part is paid whatever it is worth: {named}; of that, the part of the rounds that count in "
+        f"which its update is in the model.{source} Nobody else can take part."
     )
 
 

@@ -36,7 +36,8 @@ from federation.rules.entries import (
 )
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
-from federation.rules.ledger import Ledger, Transfer
+from federation.rules.ledger import Ledger
+from federation.rules.settlement import fees_due, transfers
 from federation.rules.study import Agreement, StudyPlan, open_agreement
 
 RoundPhase = Literal["idle", "open", "revealing"]
@@ -178,7 +179,7 @@ def _published(state: StudyState, entry: Entry, body: StudyPublished) -> StudySt
     _require(not state.published, "the study is published already")
     _require(entry.round is None and entry.party is None, "a publication has neither round nor party")
     _require(body.plan == state.plan_blob and body.plan_hash == state.plan.plan_hash, "it names another plan")
-    _require(body.minted == state.plan.reward.pool_microcredits, "it does not mint the plan's pool")
+    _require(body.minted == state.plan.reward.minted, "it does not mint the plan's pool and fees")
     ledger = state.ledger.mint(entry.id, f"escrow:{state.study}", body.minted)
     return replace(state, published=True, ledger=ledger)
 
@@ -191,6 +192,7 @@ def _agreement_admitted(state: StudyState, entry: Entry, body: AgreementAdmitted
     _require(agreement.plan_hash == state.plan.plan_hash, "the agreement is for another plan")
     _require(not state.weights, "the study has started: no institution can join any more")
     _require(did not in state.agreements, "this institution has agreed already")
+    _require(did in (state.plan.reward.fees or {did}), "the plan names other institutions")
     taken = {other.site for other in state.agreements.values()}
     _require(agreement.site not in taken, f"the site name {agreement.site} is taken")
     _require(len(state.agreements) < state.plan.rounds.participants, "the plan has no place for another institution")
@@ -379,22 +381,17 @@ def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
     _require(
         all(payment.site == state.site(payment.party) for payment in body.payments), "a payment names another site"
     )
-    paid = sum(payment.reward for payment in body.payments)
-    _require(paid + body.burned == state.plan.reward.pool_microcredits, "payments and burn do not add up to the pool")
-    escrow = f"escrow:{state.study}"
-    due = [(payment.site, f"institution:{payment.site}", payment.reward) for payment in body.payments]
-    transfers = [
-        Transfer(id=f"{entry.id}:{name}", debit=escrow, credit=account, amount=amount)
-        for name, account, amount in [*due, ("burned", "burned:study", body.burned)]
-        if amount
-    ]
+    fees = fees_due(state.plan.reward.fees, state.closed)
+    _require(all(each.fee == fees.get(each.party) for each in body.payments), "a fee does not follow from the rounds")
+    paid = sum(payment.total for payment in body.payments)
+    _require(paid + body.burned == state.plan.reward.minted, "payments and burn do not add up to the pool and the fees")
     return replace(
         state,
         settled=True,
         payments=body.payments,
         tables=body.tables,
         burned=body.burned,
-        ledger=state.ledger.post(transfers),
+        ledger=state.ledger.post(transfers(entry.id, f"escrow:{state.study}", body)),
     )
 
 

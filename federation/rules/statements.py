@@ -43,6 +43,7 @@ class Statement:
         reward: micro-credits.
         pool: micro-credits that the study had to give.
         burned: micro-credits of the pool that nobody got.
+        fee: micro-credits paid for taking part; None where the plan has no fees.
         outcome: which rule decided.
         sentence: all of this in plain words.
         method: the plan's ``valuation.method``.
@@ -60,6 +61,7 @@ class Statement:
     outcome: Outcome
     sentence: str
     method: str = "shapley"
+    fee: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: money as integers, values as exact fractions (text) and as floats in nats."""
@@ -79,6 +81,7 @@ class Statement:
             "outcome": self.outcome,
             "method": self.method,
             "sentence": self.sentence,
+            **({} if self.fee is None else {"fee_microcredits": self.fee}),
         }
 
 
@@ -91,6 +94,7 @@ def statement(
     payments: Payments,
     minimum_share: Decimal,
     method: str = "shapley",
+    fee: tuple[int, int] | None = None,
 ) -> Statement:
     """Write the statement of one site.
 
@@ -103,6 +107,7 @@ def statement(
         payments: of this study.
         minimum_share: the plan's ``reward.minimum_share``.
         method: the plan's ``valuation.method``.
+        fee: what the site is paid for taking part, and the whole fee in its plan; None where the plan has no fees.
 
     Raises:
         OperatorError: the site is not one of the study's.
@@ -147,8 +152,18 @@ def statement(
         pool=payments.pool,
         burned=payments.burned,
         outcome=outcome,
-        sentence=f"{took_part} {reasons[outcome]} {burned}",
+        sentence=f"{took_part} {reasons[outcome]} {burned}{_fee(fee)}",
         method=method,
+        fee=None if fee is None else fee[0],
+    )
+
+
+def _fee(fee: tuple[int, int] | None) -> str:
+    if fee is None:
+        return ""
+    return (
+        f" Whatever that is worth, taking part is paid by the rounds that count: {in_credits(fee[0])} of its fee of "
+        f"{in_credits(fee[1])}."
     )
 
 

@@ -19,11 +19,13 @@ from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, Trans
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.parts import Part
 from federation.rules.schema import SchemaContract
-from federation.rules.wire import Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe, parse_toml
+from federation.rules.wire import Did, Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
 PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
 AGREEMENT_TYPE: Final = "application/vnd.accord.agreement.v1+json"
 PLAN_BYTES_MAX: Final = 256 * 1024
+MINTED_MAX: Final = 10**15
+"""The most that one study can pay, in micro-credits."""
 
 
 def _day(value: str) -> str:
@@ -170,10 +172,33 @@ class Valuation(Wire):
 
 
 class Reward(Wire):
-    """What is shared out; a share below ``minimum_share`` of the pool is burned."""
+    """What institutions are paid: parts of a pool by measured value, and fees for taking part.
 
-    pool_microcredits: Annotated[int, Field(ge=0, le=10**15)]
+    Attributes:
+        pool_microcredits: what is shared out by value.
+        minimum_share: a share below it of the pool is burned.
+        fees: did -> micro-credits for taking part in every round that counts (``rewards.fees_due``); with it, nobody
+            else can take part.
+        outcome: the market that the fees come from, the SHA-256 of its signed outcome (``offers.MarketOutcome``).
+    """
+
+    pool_microcredits: Annotated[int, Field(ge=0, le=MINTED_MAX)]
     minimum_share: Annotated[Number, Field(ge=0, le=1)] = Decimal(0)
+    fees: Annotated[dict[Did, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=14)] | None = None
+    outcome: Sha256Hex | None = None
+
+    @property
+    def minted(self) -> int:
+        """Micro-credits that wait in the study's escrow: the pool and all fees."""
+        return self.pool_microcredits + sum((self.fees or {}).values())
+
+    @model_validator(mode="after")
+    def _payable(self) -> "Reward":
+        if self.minted > MINTED_MAX:
+            raise ValueError(f"the pool and all fees together are above {MINTED_MAX} micro-credits")
+        if self.outcome is not None and self.fees is None:
+            raise ValueError("reward.outcome has no meaning without reward.fees")
+        return self
 
 
 class Validation(Wire):
@@ -230,6 +255,13 @@ class StudyPlan(Wire):
             raise ValueError(f"model: {takes}, and a row holds {inputs}")
         if size(self.model, inputs) > PARAMETERS_MAX:
             raise ValueError(f"model: more than {PARAMETERS_MAX} parameters")
+        return self
+
+    @model_validator(mode="after")
+    def _paid(self) -> "StudyPlan":
+        fees, participants = self.reward.fees, self.rounds.participants
+        if fees is not None and len(fees) != participants:
+            raise ValueError(f"reward.fees names {len(fees)} institutions, rounds.participants is {participants}")
         return self
 
     @model_validator(mode="after")

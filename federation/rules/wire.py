@@ -48,6 +48,7 @@ Number = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_finite), 
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Did = Annotated[str, StringConstraints(pattern=r"^did:key:z[1-9A-HJ-NP-Za-km-z]{20,100}$")]
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
