@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
@@ -200,8 +200,8 @@ def decide(folder: CoordinatorFolder, name: str | None, *, now: datetime) -> tup
         return open_outcome(row.outcome, signer=folder.key.public), row.outcome
 
 
-def publish_outcome(folder: CoordinatorFolder, name: str | None) -> StudyPlan:
-    """Publish the plan that the outcome leads to.
+def publish_outcome(folder: CoordinatorFolder, name: str | None) -> tuple[StudyPlan, list[str]]:
+    """Publish the plan that the outcome leads to; the plan, and the winners' short names.
 
     Raises:
         OperatorError: nothing is decided yet, or no study follows.
@@ -211,7 +211,7 @@ def publish_outcome(folder: CoordinatorFolder, name: str | None) -> StudyPlan:
         raise OperatorError("Nothing is decided yet.", remedy="Decide with `accord market select`.")
     plan = plan_of(decision)
     publish(folder, plan)
-    return plan
+    return plan, list(decision.selection.payments)
 
 
 def state(folder: CoordinatorFolder, name: str | None) -> MarketState:

@@ -72,15 +72,15 @@ def select(offers: Sequence[Offer], budget: int) -> Selection:
         OperatorError: a price, worth or budget out of range, or an institution with two offers.
     """
     _check(offers, budget)
-    ranked = sorted(offers, key=_rank)
+    order = ranked(offers)
     winners: list[Offer] = []
     worth = 0
-    for offer in ranked:
+    for offer in order:
         worth += offer.worth
         if offer.price * worth > budget * offer.worth:
             break
         winners.append(offer)
-    payments = {offer.party: _critical_price(offer, ranked, budget) for offer in winners}
+    payments = {offer.party: _critical_price(offer, order, budget) for offer in winners}
     result = Selection(payments=MappingProxyType(dict(sorted(payments.items()))), budget=budget)
     if result.spent > budget or any(payments[offer.party] < offer.price for offer in winners):
         raise OperatorError(
@@ -100,21 +100,22 @@ def critical_price(party: str, offers: Sequence[Offer], budget: int) -> int | No
     own = next((offer for offer in offers if offer.party == party), None)
     if own is None:
         raise OperatorError(f"{party} made no offer.", remedy="Ask for one of those who did.")
-    highest = _critical_price(own, sorted(offers, key=_rank), budget)
+    highest = _critical_price(own, ranked(offers), budget)
     return None if highest < 0 else highest
 
 
-def _rank(offer: Offer) -> tuple[Fraction, str]:
-    return Fraction(offer.price, offer.worth), offer.party
+def ranked(offers: Sequence[Offer]) -> list[Offer]:
+    """In the order in which they are taken: by price per worth, then by name."""
+    return sorted(offers, key=lambda offer: (Fraction(offer.price, offer.worth), offer.party))
 
 
-def _critical_price(own: Offer, ranked: Sequence[Offer], budget: int) -> int:
+def _critical_price(own: Offer, order: Sequence[Offer], budget: int) -> int:
     """-1 where no price wins.
 
     Behind the first m others, ``own`` wins with a price b if ``b <= budget * worth / (W_m + worth)``, and it stands
     there, or further ahead, if it ranks before the next one. Standing further ahead only helps: the best of all m.
     """
-    others = [offer for offer in ranked if offer.party != own.party]
+    others = [offer for offer in order if offer.party != own.party]
     best, before = -1, 0
     for follower in (*others, None):
         highest = budget * own.worth // (before + own.worth)
