@@ -164,7 +164,11 @@ class Study:
         self.log.save_checkpoint(signed.to_bytes(), size)
 
     def publish(self) -> None:
-        self.append(StudyPublished(plan=sha256_hex(self.plan_bytes), plan_hash=self.plan.plan_hash, minted=1_000_000))
+        self.append(
+            StudyPublished(
+                plan=sha256_hex(self.plan_bytes), plan_hash=self.plan.plan_hash, minted=self.plan.reward.minted
+            )
+        )
         self.checkpoint()
 
     def start(self) -> None:
