@@ -92,13 +92,15 @@ def announce(folder: CoordinatorFolder, document: MarketCall, *, now: datetime) 
     """
     envelope = document.sign(folder.key).to_bytes()
     call = open_call(envelope, signer=folder.key.public)
+    with reading(folder.engine) as session:
+        if session.exec(select(AnnouncedCall).where(AnnouncedCall.hash == call.hash)).first() is not None:
+            return call
     if now >= parse_instant(document.seal_until):
         raise OperatorError(f"seal_until, {document.seal_until}, has passed.", remedy="Give institutions some days.")
     _, rows = folder.validation(call.plan.validation.commitment)
     read_validation(call.plan, rows)
     with write(folder.engine) as session:
-        if session.exec(select(AnnouncedCall).where(AnnouncedCall.hash == call.hash)).first() is None:
-            session.add(AnnouncedCall(hash=call.hash, call=envelope))
+        session.add(AnnouncedCall(hash=call.hash, call=envelope))
     return call
 
 
