@@ -131,11 +131,10 @@ def statement(
         else f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
     )
     took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
-    whole = whole_of(method)
     reasons: dict[Outcome, str] = {
-        "paid": f"That is {float(share):.2%} of {whole}, so it earned {in_credits(reward)} of the pool of "
+        "paid": f"That is {float(share):.2%} of {whole_of(method)}, so it earned {in_credits(reward)} of the pool of "
         f"{in_credits(payments.pool)}.",
-        "below-minimum": f"That is {float(share):.2%} of {whole}, below the plan's minimum of "
+        "below-minimum": f"That is {float(share):.2%} of {whole_of(method)}, below the plan's minimum of "
         f"{float(minimum_share):.2%}, so it earned nothing.",
         "no-positive-value": f"Without {nothing_gained} there is no share: it earned nothing, and owes nothing.",
         "not-taken-part": "Without an admitted update there is no share: it earned nothing.",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlmodel import col, select, update
-from study_in_memory import InMemoryStudy, Institution
+from study_in_memory import InMemoryStudy, Institution, key_of
 
 from clients.contribution import Task
 from clients.folder import create_node
@@ -145,6 +145,19 @@ def test_the_reward_is_passed_on_once_in_equal_parts(study: InMemoryStudy) -> No
     assert parts == [earned // 2 // len(ash.refs)] * len(ash.refs), "who was eligible once has a part"
     row = ash.registry.studies()[0]
     assert (row.pool, row.persons) == (earned // 2, len(ash.refs))
+
+
+def test_people_have_their_part_of_a_fee_as_well(tmp_path: Path) -> None:
+    fees = {key_of(f"institution {site}").public.did: fee for site, fee in (("ash", 500_000), ("birch", 3))}
+    with InMemoryStudy(tmp_path, sites=2, rounds={"count": 1}, reward={"fees": fees}) as study:
+        study.run()
+        ash = study["ash"]
+        assert ash.node is not None
+        ash.node.tick()
+        paid = next(payment for payment in study.state.payments if payment.party == ash.did)
+        assert (paid.fee, paid.total) == (500_000, paid.reward + 500_000)
+        assert ash.registry.studies()[0].pool == paid.total // 2
+        assert study.state.ledger.minted == 1_000_003 + 500_003
 
 
 def test_what_was_spent_is_never_told_too_low(study: InMemoryStudy) -> None:
