@@ -12,6 +12,7 @@ from federation.rules.documents import Revocation
 from federation.rules.explain import explain
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
+from federation.rules.statements import in_credits
 from federation.rules.study import Agreement, StudyPlan, open_plan
 
 app = group("Review a study in plain language; sign its agreement, or revoke it.")
@@ -27,10 +28,13 @@ def review(folder: DirOption, study: StudyOption = None, as_json: JsonOption = F
     """
     from clients.folder import open_node_folder
 
-    membership = open_node_folder(folder).membership(study)
+    opened = open_node_folder(folder)
+    membership = opened.membership(study)
     plan, envelope = open_plan(membership.plan, signer=PublicKey.from_did(membership.coordinator))
+    fee = (plan.reward.fees or {}).get(opened.key.public.did)
     text = (
         explain(plan)
+        + _fee(plan, fee)
         + f"\n\nSigned by the coordinator {envelope.signer.did}.\n"
         + f"To agree: accord agreement sign --nominal-cohort N --dir {folder}"
     )
@@ -39,6 +43,7 @@ def review(folder: DirOption, study: StudyOption = None, as_json: JsonOption = F
         "plan_hash": plan.plan_hash,
         "signer": envelope.signer.did,
         "plan": plan.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "fee_microcredits": fee,
         "text": text,
     }
     emit(data, as_json=as_json, text=text)
@@ -78,7 +83,7 @@ def sign(
             remedy="To end it, use `accord agreement revoke`.",
         )
     if not yes:
-        _ask(plan, membership)
+        _ask(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
     agreement = Agreement(
         study=plan.study_id,
         plan_hash=plan.plan_hash,
@@ -132,14 +137,23 @@ def revoke(
     )
 
 
-def _ask(plan: StudyPlan, membership: StudyMembership) -> None:
+def _fee(plan: StudyPlan, fee: int | None) -> str:
+    """What the plan pays this institution for taking part, where it pays anybody for that."""
+    if plan.reward.fees is None:
+        return ""
+    if fee is None:
+        return "\n\nYour fee. None: the plan names other institutions, and you cannot take part."
+    return f"\n\nYour fee. {in_credits(fee)} for taking part in every round that counts."
+
+
+def _ask(plan: StudyPlan, membership: StudyMembership, fee: int | None) -> None:
     """Show the plan and wait for a yes.
 
     Raises:
         OperatorError: nobody is there to ask, or the answer is no.
     """
     if interactive():
-        sys.stderr.write(explain(plan) + "\n\n")
+        sys.stderr.write(explain(plan) + _fee(plan, fee) + "\n\n")
     _confirm(f"Sign this agreement for {membership.site}?")
 
 

@@ -57,7 +57,9 @@ def take(
     folder: DirOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Take what institutions send: their sealed prices and, once these are listed, their openings. Each only in time.
+    """Take what institutions send: their sealed prices and, once these are listed, their openings.
+
+    In order: at the first that is refused it stops, and those before stay taken.
 
     Example: accord market take offer-ash.json offer-birch.json --dir coordinator
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_made import copied, make_node
+from hand_made import copied, make_node, put_into_study
 
 from clients.cli.market import microcredits
 from clients.folder import open_node_folder
@@ -170,7 +170,15 @@ def test_a_market_from_the_call_to_the_study(place: Place, capsys: Output) -> No
     assert plan.reward.fees == {place.did("ash"): 333_333_333, place.did("birch"): 666_666_666}
     assert plan.reward.outcome == outcome["outcome"]
     assert plan.rounds.participants == 2
-    assert run("study", "invite", "ash", "--dir", place.registry, "--study", plan.study_id) == 0
+
+    for site, fee, told in (
+        ("ash", 333_333_333, "Your fee. 333.333333 credits"),
+        ("cedar", None, "the plan names other institutions"),
+    ):
+        assert put_into_study(place.node(site), place.registry) == study["study"]
+        review = answer(capsys, "agreement", "review", "--dir", place.node(site))
+        assert review["fee_microcredits"] == fee
+        assert told in review["text"]
 
 
 def test_everything_may_be_asked_again_and_stays_the_same(place: Place, capsys: Output) -> None:
