@@ -54,6 +54,18 @@ def test_payments_cover_what_was_asked_and_stay_within_the_budget(seed: int) -> 
 
 @given(seeds)
 @settings(max_examples=100)
+def test_who_wins_with_two_prices_wins_beside_the_same_others(seed: int) -> None:
+    """So a rule about how many must win (a study's quorum) gives nobody a reason to name another price."""
+    rng = Random(seed)
+    offers, budget = random_market(rng)
+    before = set(select(offers, budget).payments)
+    for offer in offers:
+        after = set(select(changed(offers, offer.party, rng.randint(0, budget)), budget).payments)
+        assert offer.party not in before & after or before == after
+
+
+@given(seeds)
+@settings(max_examples=100)
 def test_who_wins_also_wins_with_less_and_is_paid_the_same(seed: int) -> None:
     rng = Random(seed)
     offers, budget = random_market(rng)
