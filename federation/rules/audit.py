@@ -18,9 +18,9 @@ from federation.rules.canonical import sha256_hex
 from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
 from federation.rules.fixedpoint import pack, unpack
+from federation.rules.payouts import fees_due
 from federation.rules.replay import ClosedRound, StudyState
 from federation.rules.rewards import pay
-from federation.rules.settlement import fees_due
 from federation.rules.study import read
 from federation.rules.valuation import method_named
 

@@ -37,7 +37,7 @@ from federation.rules.entries import (
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
-from federation.rules.settlement import fees_due, transfers
+from federation.rules.payouts import fees_due, transfers
 from federation.rules.study import Agreement, StudyPlan, open_agreement
 
 RoundPhase = Literal["idle", "open", "revealing"]

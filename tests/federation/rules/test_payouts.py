@@ -15,7 +15,7 @@ from federation.errors import OperatorError, PeerError
 from federation.export.verification import verify_export
 from federation.rules.explain import explain
 from federation.rules.keys import PrivateKey
-from federation.rules.settlement import fees_due
+from federation.rules.payouts import fees_due
 
 SITES = {name: PrivateKey(bytes([101 + at]) * 32).public.did for at, name in enumerate(("ash", "birch", "cedar"))}
 FEES = {"ash": 300_001, "birch": 200_001, "cedar": 7}

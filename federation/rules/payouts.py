@@ -1,4 +1,4 @@
-"""What a settlement moves: fees for taking part, which follow from the log alone, and every transfer out of escrow.
+"""What a settlement pays out: fees for taking part, which follow from the log alone, and every transfer out of escrow.
 
 A fee (the plan's ``reward.fees``) is what taking part in all rounds that count is worth; whoever took part in some of
 them is paid that part of it, rounded down, and the rest is burned. A round counts when it had its quorum. What an
