@@ -157,8 +157,8 @@ class OpenedCall:
 
     @property
     def id(self) -> str:
-        """A name that people can read: the plan's, and 12 digits of the hash."""
-        return f"{self.plan.name}-{self.hash[:12]}"
+        """A name that people can read: the plan's, ``call`` and 12 digits of the hash."""
+        return f"{self.plan.name}-call-{self.hash[:12]}"
 
     @property
     def candidates(self) -> Mapping[str, Candidate]:

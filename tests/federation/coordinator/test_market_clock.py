@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from clients.offering import own_offers, reveal, seal
 from clients.storage import memory_node
+from federation.cli.market import outcome_text
 from federation.coordinator.folder import CoordinatorFolder, commit_validation, create_coordinator
 from federation.coordinator.market import announce, close, decide, document_of, publish_outcome, state, take
 from federation.errors import OperatorError, PeerError
@@ -100,6 +101,10 @@ def test_no_opening_is_taken_once_the_market_is_decided(market: Round) -> None:
         market.take(birch, OPEN_UNTIL)
     assert decide(market.folder, None, now=OPEN_UNTIL + SECOND)[1] == data, "an outcome is signed once"
     assert list(open_outcome(data).prices) == [DIDS["ash"]]
+    text = outcome_text(first)
+    assert "ash    wins. It asked 0.0001 credits and gets 0.001 credits" in text
+    assert "birch  did not open: it is out" in text
+    assert "cedar  did not offer: it is out" in text
     plan, sites = publish_outcome(market.folder, market.call.id)
     assert (sites, plan.reward.outcome) == (["ash"], first.hash)
     assert market.folder.studies() == [plan.study_id]
