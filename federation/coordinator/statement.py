@@ -19,7 +19,7 @@ from federation.rules.documents import ValueTable
 from federation.rules.merkle import inclusion_proof, verify_inclusion
 from federation.rules.replay import StudyState
 from federation.rules.rewards import pay
-from federation.rules.statements import Statement, statement, whole_of
+from federation.rules.statements import Statement, statement, whole_of, with_fee
 from federation.rules.study import open_plan
 from federation.rules.valuation import method_named
 
@@ -100,7 +100,7 @@ def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -
         values[number] = {state.site(did): value / audit.UTILITY_UNIT for did, value in worth}
     totals = {state.site(did): value for did, value in audit.values(state, list(tables.values())).items()}
     reward = state.plan.reward
-    return statement(
+    written = statement(
         study=state.study,
         site=site,
         account=f"institution:{site}",
@@ -108,16 +108,10 @@ def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -
         payments=pay(totals, reward.pool_microcredits, reward.minimum_share),
         minimum_share=reward.minimum_share,
         method=method,
-        fee=_fee(state, site),
     )
-
-
-def _fee(state: StudyState, site: str) -> tuple[int, int] | None:
-    """What the site was paid for taking part, and the whole of its fee."""
-    fees = state.plan.reward.fees
-    return next(
-        ((each.fee or 0, fees[each.party]) for each in state.payments if fees is not None and each.site == site), None
-    )
+    fees = {state.site(did): fee for did, fee in (reward.fees or {}).items()}
+    paid = {each.site: each.fee or 0 for each in state.payments}
+    return with_fee(written, paid[site], fees[site]) if fees else written
 
 
 def _rounds(written: Statement, state: StudyState) -> list[dict[str, Any]]:

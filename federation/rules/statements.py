@@ -5,7 +5,7 @@ nats of log loss on the sponsor's validation set, exactly (as a fraction) and as
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias
@@ -94,7 +94,6 @@ def statement(
     payments: Payments,
     minimum_share: Decimal,
     method: str = "shapley",
-    fee: tuple[int, int] | None = None,
 ) -> Statement:
     """Write the statement of one site.
 
@@ -107,7 +106,6 @@ def statement(
         payments: of this study.
         minimum_share: the plan's ``reward.minimum_share``.
         method: the plan's ``valuation.method``.
-        fee: what the site is paid for taking part, and the whole fee in its plan; None where the plan has no fees.
 
     Raises:
         OperatorError: the site is not one of the study's.
@@ -131,10 +129,11 @@ def statement(
         else f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
     )
     took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
+    whole = whole_of(method)
     reasons: dict[Outcome, str] = {
-        "paid": f"That is {float(share):.2%} of {whole_of(method)}, so it earned {in_credits(reward)} of the pool of "
+        "paid": f"That is {float(share):.2%} of {whole}, so it earned {in_credits(reward)} of the pool of "
         f"{in_credits(payments.pool)}.",
-        "below-minimum": f"That is {float(share):.2%} of {whole_of(method)}, below the plan's minimum of "
+        "below-minimum": f"That is {float(share):.2%} of {whole}, below the plan's minimum of "
         f"{float(minimum_share):.2%}, so it earned nothing.",
         "no-positive-value": f"Without {nothing_gained} there is no share: it earned nothing, and owes nothing.",
         "not-taken-part": "Without an admitted update there is no share: it earned nothing.",
@@ -151,19 +150,18 @@ def statement(
         pool=payments.pool,
         burned=payments.burned,
         outcome=outcome,
-        sentence=f"{took_part} {reasons[outcome]} {burned}{_fee(fee)}",
+        sentence=f"{took_part} {reasons[outcome]} {burned}",
         method=method,
-        fee=None if fee is None else fee[0],
     )
 
 
-def _fee(fee: tuple[int, int] | None) -> str:
-    if fee is None:
-        return ""
-    return (
-        f" Whatever that is worth, taking part is paid by the rounds that count: {in_credits(fee[0])} of its fee of "
-        f"{in_credits(fee[1])}."
+def with_fee(written: Statement, paid: int, whole: int) -> Statement:
+    """The statement with what its site is paid for taking part: ``paid`` of the ``whole`` fee, in micro-credits."""
+    sentence = (
+        f"{written.sentence} Whatever that is worth, taking part is paid by the rounds that count: {in_credits(paid)} "
+        f"of its fee of {in_credits(whole)}."
     )
+    return replace(written, sentence=sentence, fee=paid)
 
 
 def whole_of(method: str) -> str:

@@ -177,7 +177,7 @@ class Reward(Wire):
     Attributes:
         pool_microcredits: what is shared out by value.
         minimum_share: a share below it of the pool is burned.
-        fees: did -> micro-credits for taking part in every round that counts (``rewards.fees_due``); with it, nobody
+        fees: did -> micro-credits for taking part in every round that counts (``payouts.fees_due``); with it, nobody
             else can take part.
         outcome: the market that the fees come from, the SHA-256 of its signed outcome (``offers.MarketOutcome``).
     """
