@@ -4,10 +4,8 @@ Documents travel as files. What was taken, and when, is in the database before t
 outcome are signed once and given again unchanged. No price is shown to anybody before the outcome.
 """
 
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Literal
 
 from pydantic import ValidationError
@@ -39,7 +37,7 @@ from federation.rules.offers import (
 )
 from federation.rules.study import StudyPlan
 from federation.rules.validation import read_validation
-from federation.rules.wire import describe
+from federation.rules.wire import describe, parse_toml
 from federation.storage.database import read as reading
 from federation.storage.database import write
 
@@ -66,13 +64,13 @@ def call_from_toml(text: str, plan: StudyPlan, *, source: str) -> MarketCall:
         OperatorError: not TOML, or a field is missing, unknown, mistyped or out of range.
     """
     try:
-        document = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+        document = parse_toml(text)
+    except ValueError as error:
         raise OperatorError(f"{source} is not valid TOML: {error}.", remedy="Mend the line that is named.") from error
     for name in ("seal_until", "open_until"):
         instant = document.get(name)
-        if isinstance(instant, datetime) and instant.tzinfo is not None:
-            document[name] = format_instant(instant)
+        if isinstance(instant, datetime):  # TOML's own form; only UTC says the same as the text of it
+            document[name] = instant.isoformat().replace("+00:00", "Z")
     document["plan"] = plan.to_payload().decode("utf-8")
     try:
         return MarketCall.model_validate(document)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array
+from sealed_market import COORDINATOR, DIDS, KEYS, Played, draft
 from study_in_memory import SALT, InMemoryStudy
 
 from clients.data.dataset import read_file
@@ -36,6 +37,7 @@ from consent.rules.proof import add_proof
 from consent.rules.receipt import open_note, open_receipt
 from consent.rules.record import open_record
 from consent.rules.wire import CONTEXT
+from federation.coordinator.market import call_from_toml
 from federation.coordinator.protocols import (
     AGREEMENT,
     COSIGN,
@@ -76,7 +78,7 @@ from federation.rules.checkpoint import (
     parse_cosignature_line,
     sign_checkpoint,
 )
-from federation.rules.documents import Commitment, Refusal, Revocation, Update, ValueTable, open_signed
+from federation.rules.documents import Commitment, Refusal, Revocation, Signed, Update, ValueTable, open_signed
 from federation.rules.entries import ENTRY_TYPE, Entry, UpdateAdmitted, UpdateCommitted, entry_id, open_entry
 from federation.rules.envelope import open_envelope, sign
 from federation.rules.equivocation import two_leaves, two_roots, verify_evidence
@@ -84,6 +86,19 @@ from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import parse_instant
 from federation.rules.invitation import PREFIX, Invitation, parse_invitation
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.offers import (
+    MarketCall,
+    MarketOutcome,
+    RevealedPrice,
+    SealedList,
+    SealedPrice,
+    kind_of,
+    open_call,
+    open_list,
+    open_offer,
+    open_outcome,
+    open_price,
+)
 from federation.rules.replay import StudyState, apply, begin
 from federation.rules.study import (
     AGREEMENT_TYPE,
@@ -150,6 +165,7 @@ def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
             **_flower(traffic),
             **_consents(study),
             **_files(study, folder),
+            **_market(),
         }
 
 
@@ -613,6 +629,41 @@ def _proven(people: dict[str, PrivateKey], opened: Read, data: bytes) -> Any:
     except (PeerError, AttributeError, KeyError, TypeError):
         return opened(data)
     return opened(data)
+
+
+def _market() -> dict[str, Parser]:
+    """The files of a market, as parties sign them, and the call that a person writes."""
+    worths = {"ash": 1, "birch": 2}
+    market = Played(draft(), worths, {"ash": 3, "birch": 5})
+    call, sealed = market.call, market.sealed
+
+    def signed(kind: type[Signed], key: PrivateKey, opened: Read, data: bytes) -> Parser:
+        return Parser(
+            _resigned(kind.payload_type(), key, opened),
+            (open_envelope(data, payload_type=kind.payload_type()).payload,),
+        )
+
+    written = "\n".join(
+        [
+            'version = 1\nbudget_microcredits = 9\nworth = "Beds."\nseal_until = "2026-12-01T12:00:00Z"',
+            "open_until = 2026-12-04T12:00:00Z",
+            *(f'[[candidates]]\nsite = "{name}"\ndid = "{DIDS[name]}"\nworth = 1' for name in worths),
+        ]
+    )
+    ash = DIDS["ash"]
+    return {
+        "market's file": Parser(kind_of, (market.call_bytes, market.list_bytes, market.signed())),
+        "market call": signed(MarketCall, COORDINATOR, open_call, market.call_bytes),
+        "sealed price": signed(SealedPrice, KEYS["ash"], lambda data: open_offer(data, call), market.offers[ash]),
+        "list of sealed prices": signed(SealedList, COORDINATOR, lambda data: open_list(data, call), market.list_bytes),
+        "opening": signed(
+            RevealedPrice, KEYS["ash"], lambda data: open_price(data, call, sealed), market.openings[ash]
+        ),
+        "market outcome": signed(MarketOutcome, COORDINATOR, open_outcome, market.signed()),
+        "market call in TOML": Parser(
+            _text(partial(call_from_toml, plan=market.plan, source="call.toml")), (written.encode(),), (OperatorError,)
+        ),
+    }
 
 
 def _files(study: InMemoryStudy, folder: Path) -> dict[str, Parser]:
