@@ -20,6 +20,8 @@ from federation.rules.wire import Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
 ENTRY_BYTES_MAX: Final = 1 << 20
+STANDARD_ERROR_MAX: Final = (1 << 53) - 1
+"""The largest number of canonical JSON: 8,192 nats, more than any value."""
 
 Did = Annotated[str, StringConstraints(pattern=r"^did:key:z[1-9A-HJ-NP-Za-km-z]{20,100}$")]
 EnvelopeText = Annotated[str, StringConstraints(min_length=1, max_length=ENTRY_BYTES_MAX)]
@@ -120,12 +122,16 @@ class RoundClosed(Wire):
 
 
 class Payment(Wire):
-    """What one institution gets: ``value`` in utility (exact fraction), ``reward`` in micro-credits."""
+    """What one institution gets: ``value`` in utility (exact fraction), ``reward`` in micro-credits.
+
+    ``standard_error`` of the value, in 2^-40 nats, is there exactly where the plan pays by the lower bound.
+    """
 
     party: Did
     site: str
     value: Fraction
     reward: Micro
+    standard_error: Annotated[int, Field(ge=0, le=STANDARD_ERROR_MAX)] | None = None
 
 
 class StudyAborted(Wire):

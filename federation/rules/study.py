@@ -170,10 +170,24 @@ class Valuation(Wire):
 
 
 class Reward(Wire):
-    """What is shared out; a share below ``minimum_share`` of the pool is burned."""
+    """What is shared out, and by what; a share below ``minimum_share`` of the pool is burned.
+
+    Attributes:
+        pay: by each institution's ``value`` (so also where nothing is said), or by its ``lower-bound``: the value less
+            ``z`` standard errors (``federation.learning.uncertainty``).
+    """
 
     pool_microcredits: Annotated[int, Field(ge=0, le=10**15)]
     minimum_share: Annotated[Number, Field(ge=0, le=1)] = Decimal(0)
+    pay: Literal["value", "lower-bound"] | None = None
+    z: Annotated[Number, Field(gt=0, le=10)] | None = None
+
+    @model_validator(mode="after")
+    def _asked(self) -> "Reward":
+        asks = self.pay == "lower-bound"
+        if asks != (self.z is not None):
+            raise ValueError(f"reward.z {'is needed' if asks else 'has no meaning'} with pay = {self.pay or 'value'}")
+        return self
 
 
 class Validation(Wire):
