@@ -167,6 +167,8 @@ def why(data: Mapping[str, Any]) -> tuple[str, ...]:
         )
         steps.append(_rounds(gains, losses))
         steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
+        if data["lower_bound"] is not None and data["value"] > _SMALL:
+            steps.append(data["lower_bound"]["sentence"])
     steps.append(_payment(data))
     return tuple(steps)
 
@@ -203,12 +205,14 @@ def _offset(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, An
 
 def _payment(data: Mapping[str, Any]) -> str:
     pool, reward = in_credits(data["pool_microcredits"]), in_credits(data["reward_microcredits"])
-    share = f"{data['share']:.2%} of {whole_of(data['method'])}"
+    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=data['lower_bound'] is not None)}"
     match data["outcome"]:
         case "paid":
             return f"That is {share}: of the pool of {pool} it earned {reward}."
         case "below-minimum":
             return f"That is {share}, below the plan's minimum: it earned nothing, and its part of {pool} was burned."
+        case "not-sure":
+            return f"That is not more than chance could have brought: of the pool of {pool} it earned nothing."
         case "no-positive-value":
             return f"Of the pool of {pool} only positive values have a share: it earned nothing, and owes nothing."
         case _:

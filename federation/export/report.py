@@ -156,7 +156,8 @@ class VerificationReport:
             if self.z is not None:
                 lines.append(f"  certainty    {self._certainty(self.z)}")
             lines += [
-                f"    {site:<18} value {float(value):+.6f}{self._error(site)}   reward {self.rewards[site]} micro-credits"
+                f"    {site:<18} value {float(value):+.6f}   {self._error(site)}"
+                f"reward {self.rewards[site]} micro-credits"
                 for site, value in self.values.items()
             ]
         else:
@@ -180,7 +181,7 @@ class VerificationReport:
         return f"{paid} recomputed from the disclosed validation rows"
 
     def _error(self, site: str) -> str:
-        return f"   standard error {float(self.errors[site]):.6f}" if site in self.errors else ""
+        return f"standard error {float(self.errors[site]):.6f}   " if site in self.errors else ""
 
     def _utilities(self) -> str:
         if self.utilities_recomputed is None:

@@ -3,8 +3,8 @@
 In this order: the plan and who signed it; the manifest, that is every file and every byte; each entry's signature and
 the rules of the log; agreements; checkpoints with their roots, cosignatures and quorums, and the inclusion of what
 matters; every round's model from its updates; values and payments from the value tables; the ledger; with
-disclosed validation rows also every utility and every standard error. All but the manifest's own check is independent of the manifest, so that a
-coordinator who signs false files is caught as well.
+disclosed validation rows also every utility and every standard error. All but the manifest's own check is independent
+of the manifest, so that a coordinator who signs false files is caught as well.
 """
 
 import shlex

@@ -125,7 +125,8 @@ def _factors(method: str, players: int) -> Floats:
     coalitions = np.arange(1 << players)
     sizes = np.array([mask.bit_count() for mask in range(1 << players)])
     inside = (coalitions[None, :] >> np.arange(players)[:, None]) & 1 == 1
-    return np.where(inside, weight[np.maximum(sizes - 1, 0)], -weight[np.minimum(sizes, players - 1)])
+    result: Floats = np.where(inside, weight[np.maximum(sizes - 1, 0)], -weight[np.minimum(sizes, players - 1)])
+    return result
 
 
 def _mean_square_slope(
@@ -139,12 +140,14 @@ def _mean_square_slope(
     """The mean square of the utility's slope over random directions, half way of the round's step, in nats^2."""
     middle = (from_fixed(base) + from_fixed(aggregate(base, updates, weights, rule_of(plan)))) / 2
     size = len(middle)
-    block = min(DIRECTIONS, max(1, models_at_once(batch, plan.model) // 2))
+    block = min(DIRECTIONS, models_at_once(batch, plan.model))
     total = 0.0
     for start in range(0, DIRECTIONS, block):
         steps = np.stack([_direction(seed, at, size) for at in range(start, min(start + block, DIRECTIONS))]) * _STEP
-        around = np.concatenate([middle + steps, middle - steps])
-        ahead, behind = np.split(utilities(around, batch, plan.valuation.loss_bound, plan.model), 2)
+        ahead, behind = (
+            utilities(models, batch, plan.valuation.loss_bound, plan.model)
+            for models in (middle + steps, middle - steps)
+        )
         total += float((((ahead - behind) / (2 * _STEP)) ** 2).sum())
     return total / DIRECTIONS
 
@@ -152,9 +155,8 @@ def _mean_square_slope(
 def _direction(seed: bytes, number: int, size: int) -> Floats:
     """A vector of length 1 whose numbers are equal but for their hashed signs: float64 [size]."""
     drawn = hashlib.shake_256(seed + b"%d" % number).digest((size + 7) // 8)
-    bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8), count=size)
-    result: Floats = (2.0 * bits - 1.0) / math.sqrt(size)
-    return result
+    bits = np.unpackbits(np.frombuffer(drawn, dtype=np.uint8), count=size).astype(np.float64)
+    return (2 * bits - 1) / math.sqrt(size)
 
 
 def _parts(weights: Mapping[str, int], players: Sequence[str], *, linear: bool) -> dict[str, float]:
@@ -172,4 +174,4 @@ def _variance_of_mean(gains: Floats, batch: SubjectBatch) -> float:
     """
     positive = (batch.y * batch.mask).max(axis=1) > 0
     strata = [gains[kind] for kind in (positive, ~positive) if kind.sum() > 1]
-    return sum(float(each.var(ddof=1)) * each.size for each in strata) / gains.size**2
+    return math.fsum(float(each.var(ddof=1)) * each.size for each in strata) / gains.size**2

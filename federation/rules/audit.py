@@ -1,8 +1,8 @@
 """What a log claims about blobs: aggregates of rounds, value tables, values and payments, recomputed.
 
 A party that holds the log and the blobs gets the same model bit for bit and the same payments, or a proof that somebody
-lied. Utilities and standard errors are checked separately (``learning.evaluation``, ``learning.uncertainty``), as that needs
-the validation rows.
+lied. Utilities and standard errors are checked separately (``learning.evaluation``, ``learning.uncertainty``), as that
+needs the validation rows.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

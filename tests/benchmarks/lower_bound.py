@@ -116,8 +116,7 @@ def line(name: str, plan: StudyPlan, studies: Mapping[str, Sequence[tuple[Worth,
     values, errors = np.array(pairs).T
     ratios = np.divide(values, errors, out=np.zeros_like(values), where=errors > 0)
     paid = [
-        np.mean([rewards(plan, study, z)[site] > 0 for site, played in studies.items() for study in played])
-        for z in ZS
+        np.mean([rewards(plan, study, z)[site] > 0 for site, played in studies.items() for study in played]) for z in ZS
     ]
     cells = [f"{values.mean():+.4f} ± {values.std(ddof=1):.4f}", f"{errors.mean():.4f}"]
     cells += [f"{np.quantile(ratios, 0.95):.2f}", *(f"{100 * share:.0f} %" for share in paid)]
