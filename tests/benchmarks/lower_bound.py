@@ -10,8 +10,8 @@ ones one hospital (the next one with every seed) sends something else than what 
     random, long       the same at the plan's norm bound
     random, kept       one random direction in all rounds, as long as its honest updates
 
-Printed are the share of seeds in which such a site is paid anything for several z, the z that a kind would need to go
-unpaid in 95 % of seeds, and what the bound costs honest hospitals.
+Printed are the share of seeds in which such a site is paid anything for several z, its mean part of the pool, the z
+that would leave each kind unpaid in 95 % of seeds, and what the bound costs honest hospitals.
 """
 
 import argparse
@@ -45,6 +45,7 @@ KINDS = ("zero", "noise only", "random", "random, long", "random, kept")
 JUDGED = KINDS[:4]
 """Those who draw anew in every round; a direction that is kept is shown, and not what z is calibrated for."""
 ZS = ("0", "1", "1.3", "1.65", "2", "3")
+POOL_AT = ("0", "1.65")
 UNIT = 2**40
 NOISE = SecureNoise()
 
@@ -120,6 +121,10 @@ def line(name: str, plan: StudyPlan, studies: Mapping[str, Sequence[tuple[Worth,
     ]
     cells = [f"{values.mean():+.4f} ± {values.std(ddof=1):.4f}", f"{errors.mean():.4f}"]
     cells += [f"{np.quantile(ratios, 0.95):.2f}", *(f"{100 * share:.0f} %" for share in paid)]
+    pool = plan.reward.pool_microcredits
+    for z in POOL_AT:
+        got = [rewards(plan, study, z)[site] / pool for site, played in studies.items() for study in played]
+        cells.append(f"{100 * np.mean(got):.1f} %")
     return f"| {name} | {' | '.join(cells)} |"
 
 
@@ -155,8 +160,9 @@ def main() -> None:
     started = time.monotonic()
     plan = HEART.plan(epsilon=chosen.epsilon)
     print(f"Epsilon {plan.privacy.epsilon}, {plan.rounds.count} rounds, {chosen.seeds} seeds.\n")
-    print(f"| who | value (nats) | standard error | 95 % of seeds below | {' | '.join(f'paid, z = {z}' for z in ZS)} |")
-    print(f"| --- |{' ---: |' * (len(ZS) + 3)}", flush=True)
+    titles = [f"paid, z = {z}" for z in ZS] + [f"of the pool, z = {z}" for z in POOL_AT]
+    print(f"| who | value (nats) | standard error | 95 % of seeds below | {' | '.join(titles)} |")
+    print(f"| --- |{' ---: |' * (len(titles) + 3)}", flush=True)
     studies: dict[str, list[tuple[Worth, Worth]]] = {}
     for kind in chosen.kinds:
         studies[kind] = [play(plan, seed, kind) for seed in range(chosen.seeds)]
@@ -170,7 +176,7 @@ def main() -> None:
     if set(JUDGED) <= set(studies):
         z = calibrated(plan, studies)
         print(f"\nThe smallest z that leaves {', '.join(JUDGED)} unpaid in 95 % of seeds: {z}.")
-    print("\n".join(costs(plan, honest, ZS[3])))
+    print("\n".join(costs(plan, honest, POOL_AT[1])))
     print(
         f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}: "
         f"{time.monotonic() - started:.0f} s."
