@@ -229,7 +229,7 @@ def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
     from clients.pages.pictures import BAD, GOOD, GRID, INK, MUTED, Axes, picture
 
     rounds = data["rounds"]
-    values = [each["value"] for each in rounds]
+    values, bound = [each["value"] for each in rounds], data["lower_bound"]
 
     def draw(axes: Axes, narrow: bool) -> None:
         level = 0.0
@@ -237,16 +237,20 @@ def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
             axes.bar(place, each, bottom=level, width=0.72, color=GOOD if each >= 0 else BAD, linewidth=0)
             axes.plot([place - 0.36, place + 1.36], [level + each] * 2, color=MUTED, linewidth=0.8)
             level += each
-        axes.bar(len(values) + 1, level, width=0.72, color=INK, linewidth=0)
-        axes.axhline(0, color=INK, linewidth=1)
         every = max(1, len(values) // (6 if narrow else 15))
+        totals = {"study": level} | ({"sure": bound["bound"]} if bound else {})
+        ends = [len(values) + 1 + at * every for at in range(len(totals))]
+        axes.bar(ends, list(totals.values()), width=0.72, color=INK, linewidth=0)
+        axes.axhline(0, color=INK, linewidth=1)
         ticks = list(range(1, len(values) + 1 - (every > 1), every))
-        axes.set_xticks([*ticks, len(values) + 1], [*map(str, ticks), "study"])
+        axes.set_xticks([*ticks, *ends], [*map(str, ticks), *totals])
         axes.set_xlabel("round")
         axes.set_ylabel("nats of log loss, added up", color=MUTED)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
 
     described = f"Values of {len(values)} rounds, each added to the ones before, {sum(values):+.6f} nats in the end"
+    if bound:
+        described += f", of which {bound['bound']:+.6f} are sure"
     return render(
         "clients.pages",
         "value.html",

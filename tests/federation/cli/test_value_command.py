@@ -86,6 +86,16 @@ def test_what_the_lower_bound_took_off_is_a_step_of_its_own_before_the_payment()
     assert not any("How sure" in step for step in why(data([-0.04], "no-positive-value", lower_bound=certainty)))
 
 
+def test_the_picture_has_a_bar_for_what_is_sure(play: Any, tmp_path: Path) -> None:
+    pool, page = "pool_microcredits = 1000000", tmp_path / "ash.html"
+    study = play(edits={pool: f'{pool}\npay = "lower-bound"\nz = "0.25"'}).played()
+    folder = study.export(tmp_path / "study")
+    assert main(["value", "explain", "ash", "--dir", str(folder), "--out", str(page)]) == 0
+    html = page.read_text("utf-8")
+    assert re.search(r"nats in the end, of which [+-]0\.\d{6} are sure", html)
+    assert "once chance is taken off" in html
+
+
 # Challenge
 
 
