@@ -77,10 +77,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
             audit.check_round(done, state, blobs)
     tables = _check_settlement(folded, blobs)
     state.ledger.check()
-    batch = _disclosed(files, folded)
-    utilities = None if batch is None else _check_utilities(files, folded, tables, blobs, batch)
-    if batch is not None:
-        _check_errors(folded, blobs, batch)
+    utilities = _check_with_rows(files, folded, tables, blobs)
     _check_nothing_more(files, folded)
     witnesses = folded.witnesses[-1]
     return VerificationReport(
@@ -231,6 +228,18 @@ def _disclosed(files: ExportFolder, folded: FoldedLog) -> SubjectBatch | None:
     _, rows = disclosed_validation(files, state.plan.validation.commitment)
     with placed(VALIDATION_ROWS):
         return read_validation(state.plan, rows)
+
+
+def _check_with_rows(
+    files: ExportFolder, folded: FoldedLog, tables: list[ValueTable], blobs: audit.Blobs
+) -> int | None:
+    """With disclosed rows, recompute utilities and standard errors; how many utilities, or None where they are sealed."""
+    batch = _disclosed(files, folded)
+    if batch is None:
+        return None
+    count = _check_utilities(files, folded, tables, blobs, batch)
+    _check_errors(folded, blobs, batch)
+    return count
 
 
 def _check_utilities(

@@ -165,14 +165,8 @@ def statement(
     if errors is not None and z is not None:
         certainty = Certainty(z, errors[site], lower_bounds({site: value}, errors, z)[site])
     outcome = _outcome(admitted, value, share, minimum_share, certainty)
-    nats = float(value)
     nothing_gained = "an improvement" if method == "shapley" else "a positive value"
-    effect = (
-        f"changed the model's log loss on the sponsor's validation set by {0.0 - nats:+.6f} nats in all "
-        "(less is better)"
-        if method == "shapley"
-        else f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
-    )
+    effect = _effect(float(value), method)
     took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
     if certainty is not None and value > 0:
         took_part = f"{took_part} {certainty.sentence}"
@@ -202,6 +196,16 @@ def statement(
         method=method,
         certainty=certainty,
     )
+
+
+def _effect(nats: float, method: str) -> str:
+    """What a site's updates did, as the end of a sentence."""
+    if method == "shapley":
+        return (
+            f"changed the model's log loss on the sponsor's validation set by {0.0 - nats:+.6f} nats in all "
+            "(less is better)"
+        )
+    return f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
 
 
 def whole_of(method: str, *, bounded: bool = False) -> str:
