@@ -233,7 +233,7 @@ def _disclosed(files: ExportFolder, folded: FoldedLog) -> SubjectBatch | None:
 def _check_with_rows(
     files: ExportFolder, folded: FoldedLog, tables: list[ValueTable], blobs: audit.Blobs
 ) -> int | None:
-    """With disclosed rows, recompute utilities and standard errors; how many utilities, or None where they are sealed."""
+    """With disclosed rows, recompute utilities and standard errors; how many utilities, None where rows are sealed."""
     batch = _disclosed(files, folded)
     if batch is None:
         return None
