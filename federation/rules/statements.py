@@ -161,15 +161,12 @@ def statement(
     value = sum((each for each in own.values() if each is not None), Fraction(0))
     share, reward = payments.shares[site], payments.rewards[site]
     admitted = sum(each is not None for each in own.values())
-    certainty = None
-    if errors is not None and z is not None:
-        certainty = Certainty(z, errors[site], lower_bounds({site: value}, errors, z)[site])
+    certainty = _certainty(site, value, errors, z)
     outcome = _outcome(admitted, value, share, minimum_share, certainty)
     nothing_gained = "an improvement" if method == "shapley" else "a positive value"
     effect = _effect(float(value), method)
     took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
-    if certainty is not None and value > 0:
-        took_part = f"{took_part} {certainty.sentence}"
+    sure = f" {certainty.sentence}" if certainty is not None and value > 0 else ""
     whole = whole_of(method, bounded=certainty is not None)
     reasons: dict[Outcome, str] = {
         "paid": f"That is {float(share):.2%} of {whole}, so it earned {in_credits(reward)} of the pool of "
@@ -192,10 +189,18 @@ def statement(
         pool=payments.pool,
         burned=payments.burned,
         outcome=outcome,
-        sentence=f"{took_part} {reasons[outcome]} {burned}",
+        sentence=f"{took_part}{sure} {reasons[outcome]} {burned}",
         method=method,
         certainty=certainty,
     )
+
+
+def _certainty(
+    site: str, value: Fraction, errors: Mapping[str, Fraction] | None, z: Decimal | None
+) -> Certainty | None:
+    if errors is None or z is None:
+        return None
+    return Certainty(z, errors[site], lower_bounds({site: value}, errors, z)[site])
 
 
 def _effect(nats: float, method: str) -> str:
