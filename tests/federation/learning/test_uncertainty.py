@@ -59,7 +59,7 @@ def chosen(batch: SubjectBatch, places: Any) -> SubjectBatch:
     return SubjectBatch(names, batch.x[places], batch.y[places], batch.mask[places])
 
 
-@pytest.mark.parametrize("method", ["shapley", "banzhaf", "beta-1-16"])
+@pytest.mark.parametrize("method", ["shapley", "banzhaf"])
 def test_validation_people_drawn_anew_within_their_label_spread_a_value_by_its_standard_error(method: str) -> None:
     batch, played = people(1), history(1)
     still = [(base, {site: (update >> 6) for site, update in updates.items()}) for base, updates in played]
@@ -73,7 +73,7 @@ def test_validation_people_drawn_anew_within_their_label_spread_a_value_by_its_s
             "a",
             method,
         )
-        for _ in range(300)
+        for _ in range(200)
     ]
     noise = math.sqrt(_noise_variance(still, batch, "a"))
     people_only = math.sqrt((errors["a"] / UNIT) ** 2 - noise**2)
@@ -111,7 +111,7 @@ def test_random_updates_of_the_same_length_spread_a_value_by_its_standard_error(
     assert errors["b"] / UNIT == pytest.approx(np.std(drawn), rel=0.15)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from(SITES))
 def test_a_zero_update_has_no_error_at_all_nor_has_who_was_never_there(seed: int, site: str) -> None:
     played = [(base, {**updates, site: updates[site] * 0}) for base, updates in history(seed)]
@@ -121,7 +121,7 @@ def test_a_zero_update_has_no_error_at_all_nor_has_who_was_never_there(seed: int
     assert all(errors[other] > 0 for other in SITES if other != site)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_the_same_rounds_have_the_same_errors_in_whatever_order_sites_are_named(seed: int) -> None:
     played = history(seed)
