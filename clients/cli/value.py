@@ -167,6 +167,8 @@ def why(data: Mapping[str, Any]) -> tuple[str, ...]:
         )
         steps.append(_rounds(gains, losses))
         steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
+        if data["lower_bound"] is not None and data["value"] > _SMALL:
+            steps.append(data["lower_bound"]["sentence"])
     steps.append(_payment(data))
     if "fee_microcredits" in data:
         steps.append(f"For taking part, by the rounds that count, it was paid {in_credits(data['fee_microcredits'])}.")
@@ -205,12 +207,14 @@ def _offset(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, An
 
 def _payment(data: Mapping[str, Any]) -> str:
     pool, reward = in_credits(data["pool_microcredits"]), in_credits(data["reward_microcredits"])
-    share = f"{data['share']:.2%} of {whole_of(data['method'])}"
+    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=data['lower_bound'] is not None)}"
     match data["outcome"]:
         case "paid":
             return f"That is {share}: of the pool of {pool} it earned {reward}."
         case "below-minimum":
             return f"That is {share}, below the plan's minimum: it earned nothing, and its part of {pool} was burned."
+        case "not-sure":
+            return f"That is not more than chance could have brought: of the pool of {pool} it earned nothing."
         case "no-positive-value":
             return f"Of the pool of {pool} only positive values have a share: it earned nothing, and owes nothing."
         case _:
@@ -227,7 +231,7 @@ def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
     from clients.pages.pictures import BAD, GOOD, GRID, INK, MUTED, Axes, picture
 
     rounds = data["rounds"]
-    values = [each["value"] for each in rounds]
+    values, bound = [each["value"] for each in rounds], data["lower_bound"]
 
     def draw(axes: Axes, narrow: bool) -> None:
         level = 0.0
@@ -235,16 +239,20 @@ def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
             axes.bar(place, each, bottom=level, width=0.72, color=GOOD if each >= 0 else BAD, linewidth=0)
             axes.plot([place - 0.36, place + 1.36], [level + each] * 2, color=MUTED, linewidth=0.8)
             level += each
-        axes.bar(len(values) + 1, level, width=0.72, color=INK, linewidth=0)
-        axes.axhline(0, color=INK, linewidth=1)
         every = max(1, len(values) // (6 if narrow else 15))
+        totals = {"study": level} | ({"sure": bound["bound"]} if bound else {})
+        ends = [len(values) + 1 + at * every for at in range(len(totals))]
+        axes.bar(ends, list(totals.values()), width=0.72, color=INK, linewidth=0)
+        axes.axhline(0, color=INK, linewidth=1)
         ticks = list(range(1, len(values) + 1 - (every > 1), every))
-        axes.set_xticks([*ticks, len(values) + 1], [*map(str, ticks), "study"])
+        axes.set_xticks([*ticks, *ends], [*map(str, ticks), *totals])
         axes.set_xlabel("round")
         axes.set_ylabel("nats of log loss, added up", color=MUTED)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
 
     described = f"Values of {len(values)} rounds, each added to the ones before, {sum(values):+.6f} nats in the end"
+    if bound:
+        described += f", of which {bound['bound']:+.6f} are sure"
     return render(
         "clients.pages",
         "value.html",

@@ -71,7 +71,7 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
         )
     proof = _prove(folded, settlement, source.newest)
     tables = audit.check_settlement(settlement.before, settlement.body, source.blobs)
-    written = _statement(folded.state, tables, site)
+    written = _statement(folded.state, settlement, tables, site)
     data = {
         **written.to_json(),
         "rounds": _rounds(written, state),
@@ -92,22 +92,25 @@ def _prove(folded: FoldedLog, settlement: Settlement, newest: tuple[int, bytes] 
     return _Proof(index=settlement.index, path=path, signed=signed)
 
 
-def _statement(state: StudyState, tables: Mapping[int, ValueTable], site: str) -> Statement:
+def _statement(state: StudyState, settlement: Settlement, tables: Mapping[int, ValueTable], site: str) -> Statement:
     values: dict[int, dict[str, Fraction]] = {}
     method = state.plan.valuation.method
     for number, table in tables.items():
         worth = zip(table.players, method_named(method)(table.utilities), strict=True)
         values[number] = {state.site(did): value / audit.UTILITY_UNIT for did, value in worth}
-    totals = {state.site(did): value for did, value in audit.values(state, list(tables.values())).items()}
-    reward = state.plan.reward
+    reward, errors = state.plan.reward, audit.standard_errors(settlement.body.payments)
+    amounts = audit.payable(state, audit.values(state, list(tables.values())), errors)
+    by_site = {state.site(did): amount for did, amount in amounts.items()}
     written = statement(
         study=state.study,
         site=site,
         account=f"institution:{site}",
         round_values=values,
-        payments=pay(totals, reward.pool_microcredits, reward.minimum_share),
+        payments=pay(by_site, reward.pool_microcredits, reward.minimum_share),
         minimum_share=reward.minimum_share,
         method=method,
+        errors={state.site(did): Fraction(error, audit.UTILITY_UNIT) for did, error in errors.items()},
+        z=reward.z,
     )
     fees = {state.site(did): fee for did, fee in (reward.fees or {}).items()}
     paid = {each.site: each.fee or 0 for each in state.payments}
@@ -156,6 +159,11 @@ def _text(data: Mapping[str, Any]) -> str:
     )
     aggregation = data["aggregation"]
     rerun = f"  rule       {aggregation['rule']}, which is not linear: it was run anew for every group of sites"
+    bound = data["lower_bound"]
+    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=bound is not None)}"
+    worth = [f"  study      {data['value']:+.6f}   {share}"]
+    if bound is not None:
+        worth = [f"  study      {data['value']:+.6f}", f"  sure       {bound['bound']:+.6f}   {share}"]
     return "\n".join(
         [
             f"Statement for {data['site']} in {data['study']}",
@@ -164,7 +172,7 @@ def _text(data: Mapping[str, Any]) -> str:
             "",
             "Value by round (nats of log loss on the sponsor's validation set; more is better):",
             *rounds,
-            f"  study      {data['value']:+.6f}   {data['share']:.2%} of {whole_of(data['method'])}",
+            *worth,
             *([] if aggregation["linear"] else [rerun, "             (an update of zero is not worth exactly zero)"]),
             f"  reward     {credits_:,.6f} credits, on the account {data['account']}",
             *(

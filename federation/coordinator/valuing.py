@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping
 
 from federation.learning.evaluation import coalition_utilities
+from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.aggregation import rule_of
 from federation.rules.canonical import sha256_hex
@@ -85,7 +86,10 @@ class Valuer:
         for done in state.closed:
             data = self._sealed.get(done.value_table)
             tables.append(audit.open_table(done, state, data))
-        settled = audit.settlement(state, tables)
+        errors = None
+        if self._plan.reward.z is not None:
+            errors = study_errors(state, self._validation, self._blobs.get)
+        settled = audit.settlement(state, tables, errors)
         for done in state.closed:
             if self._blobs.put(self._sealed.get(done.value_table)) != done.value_table:
                 raise ValueError("a sealed table changed")

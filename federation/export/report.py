@@ -1,11 +1,13 @@
 """What a verification found, as data and in words."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 from federation.errors import UnprovenSignerError
 from federation.rules.keys import PublicKey
+from federation.rules.wire import plain_decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class VerificationReport:
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
         rewards: site -> micro-credits, its fee included.
+        z: how many standard errors the plan takes off each value before it pays; None where it pays by values.
+        errors: site -> the value's standard error in nats, exact as committed; recomputed where utilities were.
         ledger: ``minted``, ``escrow``, ``burned``, ``balances``.
         utilities_recomputed: how many coalition utilities were recomputed from the disclosed validation rows; None
             where the rows are sealed.
@@ -65,6 +69,8 @@ class VerificationReport:
     settled: bool
     values: dict[str, Fraction]
     rewards: dict[str, int]
+    z: Decimal | None
+    errors: dict[str, Fraction]
     ledger: dict[str, Any]
     utilities_recomputed: int | None
     files: int
@@ -119,6 +125,7 @@ class VerificationReport:
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
             "rewards": dict(self.rewards),
+            "lower_bound": None if self.z is None else self._bounds(self.z),
             "ledger": self.ledger,
             "utilities_recomputed": self.utilities_recomputed,
             "files": self.files,
@@ -146,8 +153,11 @@ class VerificationReport:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
             lines.append(f"  values       {named} and payments recomputed from the published tables")
             lines.append(f"  utilities    {self._utilities()}")
+            if self.z is not None:
+                lines.append(f"  certainty    {self._certainty(self.z)}")
             lines += [
-                f"    {site:<18} value {float(value):+.6f}   reward {self.rewards[site]} micro-credits"
+                f"    {site:<18} value {float(value):+.6f}   {self._error(site)}"
+                f"reward {self.rewards[site]} micro-credits"
                 for site, value in self.values.items()
             ]
         else:
@@ -158,6 +168,20 @@ class VerificationReport:
             f"{ledger['burned']} = minted {ledger['minted']}"
         )
         return "\n".join(lines)
+
+    def _bounds(self, z: Decimal) -> dict[str, Any]:
+        recomputed = self.utilities_recomputed is not None
+        errors = {site: {"exact": str(error), "value": float(error)} for site, error in self.errors.items()}
+        return {"z": plain_decimal(z), "standard_errors": errors, "recomputed": recomputed}
+
+    def _certainty(self, z: Decimal) -> str:
+        paid = f"paid by value less {plain_decimal(z)} standard errors, which were"
+        if self.utilities_recomputed is None:
+            return f"{paid} not recomputed: with sealed rows they are the coordinator's word"
+        return f"{paid} recomputed from the disclosed validation rows"
+
+    def _error(self, site: str) -> str:
+        return f"standard error {float(self.errors[site]):.6f}   " if site in self.errors else ""
 
     def _utilities(self) -> str:
         if self.utilities_recomputed is None:

@@ -3,12 +3,13 @@
 In this order: the plan and who signed it; the manifest, that is every file and every byte; each entry's signature and
 the rules of the log; agreements; checkpoints with their roots, cosignatures and quorums, and the inclusion of what
 matters; every round's model from its updates; values and payments from the value tables; the ledger; with
-disclosed validation rows also every utility. All but the manifest's own check is independent of the manifest, so that a
-coordinator who signs false files is caught as well.
+disclosed validation rows also every utility and every standard error. All but the manifest's own check is independent
+of the manifest, so that a coordinator who signs false files is caught as well.
 """
 
 import shlex
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 from federation.errors import PeerError
@@ -34,12 +35,14 @@ from federation.export.layout import (
 from federation.export.manifest import Manifest, check_manifest
 from federation.export.report import VerificationReport, VerifiedRound
 from federation.learning.evaluation import coalition_utilities
+from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.aggregation import rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.challenge import NOBODY
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
+from federation.rules.encoding import SubjectBatch
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
 from federation.rules.validation import read_validation
@@ -74,7 +77,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
             audit.check_round(done, state, blobs)
     tables = _check_settlement(folded, blobs)
     state.ledger.check()
-    utilities = _check_utilities(files, folded, tables, blobs)
+    utilities = _check_with_rows(files, folded, tables, blobs)
     _check_nothing_more(files, folded)
     witnesses = folded.witnesses[-1]
     return VerificationReport(
@@ -104,6 +107,11 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
         rewards={payment.site: payment.total for payment in state.payments},
+        z=plan.reward.z,
+        errors={
+            state.site(did): Fraction(error, audit.UTILITY_UNIT)
+            for did, error in audit.standard_errors(state.payments).items()
+        },
         ledger=state.ledger.to_json(),
         utilities_recomputed=utilities,
         files=len(files.sizes),
@@ -212,17 +220,33 @@ def _check_settlement(folded: FoldedLog, blobs: audit.Blobs) -> list[ValueTable]
     return [tables[number] for number in sorted(tables)]
 
 
-def _check_utilities(
-    files: ExportFolder, folded: FoldedLog, tables: list[ValueTable], blobs: audit.Blobs
-) -> int | None:
-    """With disclosed rows, recompute every coalition's utility; how many, or None where the rows are sealed."""
+def _disclosed(files: ExportFolder, folded: FoldedLog) -> SubjectBatch | None:
+    """The validation rows, which must be those of the commitment; None while they are sealed."""
     state = folded.state
     if not state.settled or state.plan.validation.disclosure != "public":
         return None
     _, rows = disclosed_validation(files, state.plan.validation.commitment)
     with placed(VALIDATION_ROWS):
-        batch = read_validation(state.plan, rows)
-    count = 0
+        return read_validation(state.plan, rows)
+
+
+def _check_with_rows(
+    files: ExportFolder, folded: FoldedLog, tables: list[ValueTable], blobs: audit.Blobs
+) -> int | None:
+    """With disclosed rows, recompute utilities and standard errors; how many utilities, None where rows are sealed."""
+    batch = _disclosed(files, folded)
+    if batch is None:
+        return None
+    count = _check_utilities(files, folded, tables, blobs, batch)
+    _check_errors(folded, blobs, batch)
+    return count
+
+
+def _check_utilities(
+    files: ExportFolder, folded: FoldedLog, tables: list[ValueTable], blobs: audit.Blobs, batch: SubjectBatch
+) -> int:
+    """Recompute every coalition's utility; how many."""
+    state, count = folded.state, 0
     for done, table in zip(state.closed, tables, strict=True):
         base, updates = audit.round_vectors(done, state, blobs)
         own = coalition_utilities(
@@ -248,6 +272,21 @@ def _check_utilities(
                 )
             count += 1
     return count
+
+
+def _check_errors(folded: FoldedLog, blobs: audit.Blobs, batch: SubjectBatch) -> None:
+    """Recompute the standard errors, where the plan pays by lower bounds."""
+    state, settlement = folded.state, folded.settlement
+    if settlement is None or state.plan.reward.z is None:
+        return
+    own, committed = study_errors(state, batch, blobs), audit.standard_errors(settlement.body.payments)
+    for did, error in committed.items():
+        if not audit.same_utility(error, own[did]):
+            raise PeerError(
+                f"{entry_path(settlement.index)}: the standard error of {state.site(did)}'s value is {error}, the rows "
+                f"give {own[did]} (in units of 2^-40).",
+                remedy="Keep the export as evidence: the coordinator committed to a false standard error.",
+            )
 
 
 def _check_nothing_more(files: ExportFolder, folded: FoldedLog) -> None:

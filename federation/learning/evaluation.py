@@ -38,7 +38,7 @@ def utility(params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Mod
         OperatorError: the set is empty.
         PeerError: the model does not fit the set's features.
     """
-    return float(_utilities(params[None, :], batch, loss_bound, model)[0])
+    return float(utilities(params[None, :], batch, loss_bound, model)[0])
 
 
 def committed_utility(params: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model = LOGISTIC) -> int:
@@ -79,14 +79,13 @@ def coalition_utilities(
         PeerError: an update does not fit the model or the study.
     """
     count = 1 << len(players)
-    records = max(1, batch.mask.size)
-    block = max(1, _BLOCK_NUMBERS // (records * widest(model)))
+    block = models_at_once(batch, model)
     result: list[int] = []
     for start in range(0, count, block):
         models = coalition_models(
             base, updates, weights, players, start=start, stop=min(count, start + block), rule=rule
         )
-        result += [_integer(float(value)) for value in _utilities(from_fixed(models), batch, loss_bound, model)]
+        result += [_integer(float(value)) for value in utilities(from_fixed(models), batch, loss_bound, model)]
     return tuple(result)
 
 
@@ -140,8 +139,18 @@ def bootstrap_auc(scores: Floats, labels: Floats, *, seed: int, resamples: int =
     return float(low), float(high)
 
 
-def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model) -> Floats:
-    """float64 [C, P] -> float64 [C]; each model's figure does not depend on which others are in the call."""
+def utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model = LOGISTIC) -> Floats:
+    """:func:`utility` of many models, float64 [C, P] -> [C]; a figure does not depend on what else is in the call."""
+    means: Floats = subject_utilities(models, batch, loss_bound, model).sum(axis=1) / len(batch.subjects)
+    return means
+
+
+def subject_utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: Model = LOGISTIC) -> Floats:
+    """What :func:`utility` is the mean of: each subject's own, float64 [C, P] -> [C, S], in nats.
+
+    Raises:
+        OperatorError, PeerError: as :func:`utility`.
+    """
     subjects, records = batch.mask.shape
     if subjects == 0:
         raise OperatorError(
@@ -152,8 +161,12 @@ def _utilities(models: Floats, batch: SubjectBatch, loss_bound: Decimal, model: 
     # log(1 + exp(-z)) for a positive label, log(1 + exp(z)) for a negative one, without overflow.
     losses = np.minimum(np.logaddexp(0.0, signs * batched_logits(models, x, model)), float(loss_bound))
     by_subject = (losses.reshape(-1, subjects, records) * batch.mask).sum(axis=2) / batch.divisors
-    means: Floats = -(np.ascontiguousarray(by_subject).sum(axis=1) / subjects)
-    return means
+    return -np.ascontiguousarray(by_subject)
+
+
+def models_at_once(batch: SubjectBatch, model: Model) -> int:
+    """How many models to evaluate in one call, at least 1."""
+    return max(1, _BLOCK_NUMBERS // (max(1, batch.mask.size) * widest(model)))
 
 
 def _integer(value: float) -> int:

@@ -1,7 +1,8 @@
 """What a log claims about blobs: aggregates of rounds, value tables, values and payments, recomputed.
 
 A party that holds the log and the blobs gets the same model bit for bit and the same payments, or a proof that somebody
-lied. Utilities are checked separately (``learning.evaluation``), as that needs the validation rows.
+lied. Utilities and standard errors are checked separately (``learning.evaluation``, ``learning.uncertainty``), as that
+needs the validation rows.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from federation.rules.entries import Payment, StudySettled
 from federation.rules.fixedpoint import pack, unpack
 from federation.rules.payouts import fees_due
 from federation.rules.replay import ClosedRound, StudyState
-from federation.rules.rewards import pay
+from federation.rules.rewards import lower_bounds, pay
 from federation.rules.study import read
 from federation.rules.valuation import method_named
 
@@ -120,15 +121,46 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
     return result
 
 
-def settlement(state: StudyState, tables: Sequence[ValueTable]) -> StudySettled:
-    """What the settlement must say, from the tables alone."""
+def payable(
+    state: StudyState, worth: Mapping[str, Fraction], errors: Mapping[str, int] | None = None
+) -> dict[str, Fraction]:
+    """What parties are paid by: their values, or where the plan says so, their lower bounds.
+
+    Args:
+        state: the study.
+        worth: did -> value in nats, as :func:`values` gives them.
+        errors: did -> standard error of the value in 2^-40 nats; every party of such a plan, nobody of another.
+
+    Raises:
+        PeerError: standard errors are missing, or stand where the plan asks for none.
+    """
+    z = state.plan.reward.z
+    if set(errors or {}) != (set() if z is None else set(worth)):
+        raise PeerError(
+            "The settlement's standard errors are not those of the institutions that its plan pays by lower bounds.",
+            remedy="Keep the log as evidence: the coordinator signed a false settlement.",
+        )
+    if z is None or errors is None:
+        return dict(worth)
+    return lower_bounds(worth, {did: Fraction(error, UTILITY_UNIT) for did, error in errors.items()}, z)
+
+
+def settlement(
+    state: StudyState, tables: Sequence[ValueTable], errors: Mapping[str, int] | None = None
+) -> StudySettled:
+    """What the settlement must say, from the tables and the standard errors (see :func:`payable`) alone."""
     worth = values(state, tables)
-    by_site = {state.site(did): value for did, value in worth.items()}
+    by_site = {state.site(did): amount for did, amount in payable(state, worth, errors).items()}
     paid = pay(by_site, state.plan.reward.pool_microcredits, state.plan.reward.minimum_share)
     fees = fees_due(state.plan.reward.fees, state.closed)
     payments = tuple(
         Payment(
-            party=did, site=state.site(did), value=str(value), reward=paid.rewards[state.site(did)], fee=fees.get(did)
+            party=did,
+            site=state.site(did),
+            value=str(value),
+            reward=paid.rewards[state.site(did)],
+            fee=fees.get(did),
+            standard_error=(errors or {}).get(did),
         )
         for did, value in worth.items()
     )
@@ -139,8 +171,15 @@ def settlement(state: StudyState, tables: Sequence[ValueTable]) -> StudySettled:
     )
 
 
+def standard_errors(payments: Sequence[Payment]) -> dict[str, int]:
+    """The standard errors that a settlement commits to: did -> 2^-40 nats; empty where values are paid."""
+    return {payment.party: payment.standard_error for payment in payments if payment.standard_error is not None}
+
+
 def check_settlement(before: StudyState, settled: StudySettled, blobs: Blobs) -> Mapping[int, ValueTable]:
     """Recompute values and payments of a settlement; the tables by round.
+
+    Standard errors are taken as they were committed: to recompute them takes the validation rows.
 
     Args:
         before: the state that the settlement was appended to.
@@ -151,7 +190,7 @@ def check_settlement(before: StudyState, settled: StudySettled, blobs: Blobs) ->
         PeerError: a table, a value or a payment is not what follows from the log.
     """
     tables = [open_table(done, before, _blob(done.value_table, blobs)) for done in before.closed]
-    if settlement(before, tables) != settled:
+    if settlement(before, tables, standard_errors(settled.payments)) != settled:
         raise PeerError(
             "The settlement's values or payments do not follow from the value tables.",
             remedy="Keep the log as evidence: the coordinator signed a false settlement.",

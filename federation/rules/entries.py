@@ -20,6 +20,8 @@ from federation.rules.wire import Did, Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
 ENTRY_BYTES_MAX: Final = 1 << 20
+STANDARD_ERROR_MAX: Final = (1 << 53) - 1
+"""The largest number of canonical JSON: 8,192 nats, more than any value."""
 
 EnvelopeText = Annotated[str, StringConstraints(min_length=1, max_length=ENTRY_BYTES_MAX)]
 Micro = Annotated[int, Field(ge=0, le=10**15)]
@@ -122,6 +124,7 @@ class Payment(Wire):
     """What one institution gets: ``value`` in utility (exact fraction), ``reward`` for it in micro-credits.
 
     ``fee``: micro-credits for taking part, where the plan has fees.
+    ``standard_error`` of the value, in 2^-40 nats, is there exactly where the plan pays by the lower bound.
     """
 
     party: Did
@@ -129,6 +132,7 @@ class Payment(Wire):
     value: Fraction
     reward: Micro
     fee: Micro | None = None
+    standard_error: Annotated[int, Field(ge=0, le=STANDARD_ERROR_MAX)] | None = None
 
     @property
     def total(self) -> int:

@@ -54,7 +54,7 @@ def explain(plan: StudyPlan) -> str:
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
-            f"model on the sponsor's validation set ({valued}). A share below {share} % of them is "
+            f"model on the sponsor's validation set ({valued}).{_bound(plan)} A share below {share} % of them is "
             f"burned, like all that is not paid.{_fees(plan)}"
         ),
         (
@@ -92,6 +92,18 @@ def _attendance(plan: StudyPlan) -> str:
     if plan.rounds.attendance is None:
         return ""
     return "Your node need not stay online: a visit within each of these times is enough. "
+
+
+def _bound(plan: StudyPlan) -> str:
+    """What is taken off a value before it is paid, in two sentences, where something is."""
+    z = plan.reward.z
+    if z is None:
+        return ""
+    return (
+        f" What may be chance is not paid: from each value {plain_decimal(z)} standard errors are taken off, which say "
+        "how far it would have differed with other people in the validation set or other noise in your updates. So a "
+        "small or unusual institution that did help can earn nothing; it never owes anything."
+    )
 
 
 def _combined(plan: StudyPlan) -> str:

@@ -1,6 +1,7 @@
 """Values -> integer micro-credits: who gets which part of the pool, and what is burned.
 
-Rules: a share is proportional to ``max(0, value)``; whoever's share of the pool is below the plan's minimum gets
+Rules: a share is proportional to ``max(0, value)``, or to ``max(0, value - z * standard error)`` where the plan pays by
+the lower bound; whoever's share of the pool is below the plan's minimum gets
 nothing; what is not paid is burned, never returned to the sponsor (who could otherwise tailor the validation set) and
 never handed to the others. Rewards and burned credits add up to the pool exactly. No float takes part.
 """
@@ -63,6 +64,17 @@ def pay(values: Mapping[str, Fraction], pool: int, minimum_share: Decimal) -> Pa
     minimum = Fraction(minimum_share)
     rewards = {name: portions[name] if shares[name] >= minimum else 0 for name in names}
     return Payments(rewards=rewards, burned=pool - sum(rewards.values()), shares=shares)
+
+
+def lower_bounds(values: Mapping[str, Fraction], errors: Mapping[str, Fraction], z: Decimal) -> dict[str, Fraction]:
+    """What each is worth as far as one can be sure: its value less ``z`` standard errors, exact.
+
+    Args:
+        values: name -> value, any unit.
+        errors: name -> standard error of the value in the same unit, zero or more; every name of ``values``.
+        z: how many standard errors are taken off, zero or more.
+    """
+    return {name: value - Fraction(z) * errors[name] for name, value in values.items()}
 
 
 def _largest_remainder(shares: Mapping[str, Fraction], pool: int) -> dict[str, int]:

@@ -11,7 +11,8 @@ from fractions import Fraction
 from typing import Any, Final, Literal, TypeAlias
 
 from federation.errors import OperatorError
-from federation.rules.rewards import Payments
+from federation.rules.rewards import Payments, lower_bounds
+from federation.rules.wire import plain_decimal
 
 MICROCREDITS_PER_CREDIT: Final = 1_000_000
 
@@ -26,7 +27,44 @@ METHOD_WORDS: Final[Mapping[str, str]] = {
 }
 """What each method of valuation means, for people."""
 
-Outcome: TypeAlias = Literal["paid", "below-minimum", "no-positive-value", "not-taken-part"]
+Outcome: TypeAlias = Literal["paid", "below-minimum", "not-sure", "no-positive-value", "not-taken-part"]
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure one can be of a value, in a study that pays by the lower bound.
+
+    Attributes:
+        z: how many standard errors the plan takes off.
+        standard_error: of the value, in nats, as committed.
+        bound: what is left of the value, in nats.
+    """
+
+    z: Decimal
+    standard_error: Fraction
+    bound: Fraction
+
+    @property
+    def sentence(self) -> str:
+        """What was taken off, and why."""
+        error = float(self.standard_error)
+        return (
+            f"How sure can one be? With other people in the validation set, and with other noise in its updates, the "
+            f"value would have come out higher or lower by about {error:.6f} (its standard error). The plan takes "
+            f"{plain_decimal(self.z)} standard errors off, {float(self.z) * error:.6f}, and pays for what is left: "
+            f"{float(self.bound):+.6f} nats."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Exact fractions (text) and floats in nats."""
+        return {
+            "z": plain_decimal(self.z),
+            "standard_error_exact": str(self.standard_error),
+            "standard_error": float(self.standard_error),
+            "bound_exact": str(self.bound),
+            "bound": float(self.bound),
+            "sentence": self.sentence,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +85,7 @@ class Statement:
         outcome: which rule decided.
         sentence: all of this in plain words.
         method: the plan's ``valuation.method``.
+        certainty: what was taken off the value before it was paid; None where values are paid.
     """
 
     study: str
@@ -62,6 +101,7 @@ class Statement:
     sentence: str
     method: str = "shapley"
     fee: int | None = None
+    certainty: Certainty | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: money as integers, values as exact fractions (text) and as floats in nats."""
@@ -80,6 +120,7 @@ class Statement:
             "burned_microcredits": self.burned,
             "outcome": self.outcome,
             "method": self.method,
+            "lower_bound": None if self.certainty is None else self.certainty.to_json(),
             "sentence": self.sentence,
             **({} if self.fee is None else {"fee_microcredits": self.fee}),
         }
@@ -94,6 +135,8 @@ def statement(
     payments: Payments,
     minimum_share: Decimal,
     method: str = "shapley",
+    errors: Mapping[str, Fraction] | None = None,
+    z: Decimal | None = None,
 ) -> Statement:
     """Write the statement of one site.
 
@@ -106,6 +149,8 @@ def statement(
         payments: of this study.
         minimum_share: the plan's ``reward.minimum_share``.
         method: the plan's ``valuation.method``.
+        errors: site -> standard error of its value in nats, where the plan pays by the lower bound.
+        z: the plan's ``reward.z``.
 
     Raises:
         OperatorError: the site is not one of the study's.
@@ -119,22 +164,19 @@ def statement(
     value = sum((each for each in own.values() if each is not None), Fraction(0))
     share, reward = payments.shares[site], payments.rewards[site]
     admitted = sum(each is not None for each in own.values())
-    outcome = _outcome(admitted, value, share, minimum_share)
-    nats = float(value)
+    certainty = _certainty(site, value, errors, z)
+    outcome = _outcome(admitted, value, share, minimum_share, certainty)
     nothing_gained = "an improvement" if method == "shapley" else "a positive value"
-    effect = (
-        f"changed the model's log loss on the sponsor's validation set by {0.0 - nats:+.6f} nats in all "
-        "(less is better)"
-        if method == "shapley"
-        else f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
-    )
+    effect = _effect(float(value), method)
     took_part = f"{site} took part in {admitted} of {len(own)} rounds of {study}, and its updates {effect}."
-    whole = whole_of(method)
+    sure = f" {certainty.sentence}" if certainty is not None and value > 0 else ""
+    whole = whole_of(method, bounded=certainty is not None)
     reasons: dict[Outcome, str] = {
         "paid": f"That is {float(share):.2%} of {whole}, so it earned {in_credits(reward)} of the pool of "
         f"{in_credits(payments.pool)}.",
         "below-minimum": f"That is {float(share):.2%} of {whole}, below the plan's minimum of "
         f"{float(minimum_share):.2%}, so it earned nothing.",
+        "not-sure": "That is not more than chance could have brought: it earned nothing, and owes nothing.",
         "no-positive-value": f"Without {nothing_gained} there is no share: it earned nothing, and owes nothing.",
         "not-taken-part": "Without an admitted update there is no share: it earned nothing.",
     }
@@ -150,8 +192,9 @@ def statement(
         pool=payments.pool,
         burned=payments.burned,
         outcome=outcome,
-        sentence=f"{took_part} {reasons[outcome]} {burned}",
+        sentence=f"{took_part}{sure} {reasons[outcome]} {burned}",
         method=method,
+        certainty=certainty,
     )
 
 
@@ -164,16 +207,40 @@ def with_fee(written: Statement, paid: int, whole: int) -> Statement:
     return replace(written, sentence=sentence, fee=paid)
 
 
-def whole_of(method: str) -> str:
-    """What shares are parts of: only Shapley values add up to the measured improvement."""
+def _certainty(
+    site: str, value: Fraction, errors: Mapping[str, Fraction] | None, z: Decimal | None
+) -> Certainty | None:
+    if errors is None or z is None:
+        return None
+    return Certainty(z, errors[site], lower_bounds({site: value}, errors, z)[site])
+
+
+def _effect(nats: float, method: str) -> str:
+    """What a site's updates did, as the end of a sentence."""
+    if method == "shapley":
+        return (
+            f"changed the model's log loss on the sponsor's validation set by {0.0 - nats:+.6f} nats in all "
+            "(less is better)"
+        )
+    return f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
+
+
+def whole_of(method: str, *, bounded: bool = False) -> str:
+    """What shares are parts of: only Shapley values add up to the measured improvement; ``bounded``: lower bounds."""
+    if bounded:
+        return "what is sure of all together"
     return "all improvements" if method == "shapley" else "all positive values"
 
 
-def _outcome(admitted: int, value: Fraction, share: Fraction, minimum_share: Decimal) -> Outcome:
+def _outcome(
+    admitted: int, value: Fraction, share: Fraction, minimum_share: Decimal, certainty: Certainty | None
+) -> Outcome:
     if admitted == 0:
         return "not-taken-part"
     if value <= 0:
         return "no-positive-value"
+    if certainty is not None and certainty.bound <= 0:
+        return "not-sure"
     return "paid" if share >= Fraction(minimum_share) else "below-minimum"
 
 

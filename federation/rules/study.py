@@ -172,11 +172,13 @@ class Valuation(Wire):
 
 
 class Reward(Wire):
-    """What institutions are paid: parts of a pool by measured value, and fees for taking part.
+    """What institutions are paid: parts of a pool by what they measurably brought, and fees for taking part.
 
     Attributes:
-        pool_microcredits: what is shared out by value.
+        pool_microcredits: what is shared out.
         minimum_share: a share below it of the pool is burned.
+        pay: by each institution's ``value`` (so also where nothing is said), or by its ``lower-bound``: the value less
+            ``z`` standard errors (``federation.learning.uncertainty``).
         fees: did -> micro-credits for taking part in every round that counts (``payouts.fees_due``); with it, nobody
             else can take part.
         outcome: the market that the fees come from, the SHA-256 of its signed outcome (``offers.MarketOutcome``).
@@ -184,6 +186,8 @@ class Reward(Wire):
 
     pool_microcredits: Annotated[int, Field(ge=0, le=MINTED_MAX)]
     minimum_share: Annotated[Number, Field(ge=0, le=1)] = Decimal(0)
+    pay: Literal["value", "lower-bound"] | None = None
+    z: Annotated[Number, Field(gt=0, le=10)] | None = None
     fees: Annotated[dict[Did, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=14)] | None = None
     outcome: Sha256Hex | None = None
 
@@ -191,6 +195,13 @@ class Reward(Wire):
     def minted(self) -> int:
         """Micro-credits that wait in the study's escrow: the pool and all fees."""
         return self.pool_microcredits + sum((self.fees or {}).values())
+
+    @model_validator(mode="after")
+    def _asked(self) -> "Reward":
+        asks = self.pay == "lower-bound"
+        if asks != (self.z is not None):
+            raise ValueError(f"reward.z {'is needed' if asks else 'has no meaning'} with pay = {self.pay or 'value'}")
+        return self
 
     @model_validator(mode="after")
     def _payable(self) -> "Reward":

@@ -12,6 +12,7 @@ import pytest
 from federation.export import writing
 from federation.learning.evaluation import coalition_utilities
 from federation.learning.models import initial_model
+from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.accounting import round_event
 from federation.rules.admission import consent_origin
@@ -265,8 +266,14 @@ class Study:
             table.model_copy(update={"utilities": (before.utilities[-1], *table.utilities[1:])})
             for before, table in zip(self.tables, self.tables[1:], strict=False)
         ]
-        self.append(audit.settlement(self.state, [*self.tables[:1], *joined]))
+        self.append(audit.settlement(self.state, [*self.tables[:1], *joined], self.errors()))
         self.checkpoint(cosigners)
+
+    def errors(self) -> dict[str, int] | None:
+        if self.plan.reward.z is None:
+            return None
+        found = study_errors(self.state, read_validation(self.plan, ROWS), self.blobs.get)
+        return dict(self.change("errors", found))
 
     def export(self, folder: Path) -> Path:
         """The files as this coordinator writes them, without the check that the real one makes at the end."""

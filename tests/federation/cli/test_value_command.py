@@ -2,6 +2,8 @@
 
 import json
 import re
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from clients.cli.value import why
 from federation.cli.main import main
 from federation.coordinator.challenging import challenge_of
 from federation.rules.keys import PrivateKey
+from federation.rules.statements import Certainty
 
 Output = pytest.CaptureFixture[str]
 
@@ -45,7 +48,7 @@ def data(values: list[float | None], outcome: str, **fields: Any) -> dict[str, A
         for number, value in enumerate(values, start=1)
     ]
     total = sum(value or 0.0 for value in values)
-    money = {"pool_microcredits": 10_000_000, "reward_microcredits": 2_500_000}
+    money: dict[str, Any] = {"lower_bound": None, "pool_microcredits": 10_000_000, "reward_microcredits": 2_500_000}
     return {"rounds": rounds, "outcome": outcome, "value": total, "share": 0.25, "method": "shapley", **money, **fields}
 
 
@@ -64,12 +67,33 @@ def test_gains_and_losses_name_their_largest_round() -> None:
         ([-0.001], "no-positive-value", "it earned nothing, and owes nothing"),
         ([None, None], "not-taken-part", "Without an admitted update there is no share"),
         ([0.0000001], "no-positive-value", "They changed next to nothing."),
+        ([0.001], "not-sure", "not more than chance could have brought: of the pool of 10 credits it earned nothing"),
     ],
 )
 def test_every_outcome_has_its_sentence(values: list[float | None], outcome: str, said: str) -> None:
     steps = why(data(values, outcome, reward_microcredits=0))
     assert said in " ".join(steps)
     assert len(steps) == (2 if outcome == "not-taken-part" else 5)
+
+
+def test_what_the_lower_bound_took_off_is_a_step_of_its_own_before_the_payment() -> None:
+    certainty = Certainty(Decimal("1.65"), Fraction(1, 100), Fraction(235, 10_000)).to_json()
+    steps = why(data([0.04], "paid", lower_bound=certainty))
+    assert steps[-2].startswith("How sure can one be?")
+    assert "about 0.010000 (its standard error)" in steps[-2]
+    assert "1.65 standard errors off, 0.016500, and pays for what is left: +0.023500 nats" in steps[-2]
+    assert "25.00% of what is sure of all together" in steps[-1]
+    assert not any("How sure" in step for step in why(data([-0.04], "no-positive-value", lower_bound=certainty)))
+
+
+def test_the_picture_has_a_bar_for_what_is_sure(play: Any, tmp_path: Path) -> None:
+    pool, page = "pool_microcredits = 1000000", tmp_path / "ash.html"
+    study = play(edits={pool: f'{pool}\npay = "lower-bound"\nz = "0.25"'}).played()
+    folder = study.export(tmp_path / "study")
+    assert main(["value", "explain", "ash", "--dir", str(folder), "--out", str(page)]) == 0
+    html = page.read_text("utf-8")
+    assert re.search(r"nats in the end, of which [+-]0\.\d{6} are sure", html)
+    assert "once chance is taken off" in html
 
 
 # Challenge

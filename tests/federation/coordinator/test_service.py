@@ -17,6 +17,7 @@ from clients.privacy.budget import State
 from federation.coordinator import rounds
 from federation.flower.messages import REPLY
 from federation.learning.evaluation import committed_utility
+from federation.learning.uncertainty import study_errors
 from federation.network.memory import Delivery, Fate
 from federation.rules import audit
 from federation.rules.aggregation import aggregate, rule_of
@@ -64,6 +65,20 @@ def test_anybody_with_the_log_and_the_blobs_gets_the_same_state_models_and_payme
     body = settled.entries()[-1].body
     assert isinstance(body, StudySettled)
     audit.check_settlement(before, body, settled.blobs.get)
+
+
+def test_where_the_lower_bound_is_paid_the_settlement_commits_to_errors_that_anybody_recomputes(tmp_path: Path) -> None:
+    with InMemoryStudy(tmp_path, rounds={"count": 1}, reward={"pay": "lower-bound", "z": "0.5"}) as study:
+        state = study.run()
+        assert len(study.history.checkpoint().cosignatures) == 3
+        batch = read_validation(study.plan, study.validation)
+        assert audit.standard_errors(state.payments) == study_errors(state, batch, study.blobs.get)
+        worth = {payment.party: Fraction(payment.value) for payment in state.payments}
+        bounds = audit.payable(state, worth, audit.standard_errors(state.payments))
+        assert all(bounds[did] < value for did, value in worth.items())
+        assert {did for did, bound in bounds.items() if bound > 0} == {
+            payment.party for payment in state.payments if payment.reward
+        }
 
 
 def test_values_add_up_to_the_measured_improvement(settled: InMemoryStudy) -> None:

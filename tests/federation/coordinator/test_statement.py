@@ -39,6 +39,24 @@ def test_a_statement_under_a_rule_that_is_not_linear_says_so(
     assert "not linear" not in linear.text
 
 
+def test_a_statement_of_a_study_that_pays_the_lower_bound_tells_what_was_taken_off_and_why(
+    play: Any, tmp_path: Path
+) -> None:
+    pool = "pool_microcredits = 1000000"
+    study = play(edits={pool: f'{pool}\npay = "lower-bound"\nz = "0.25"'}).played()
+    folder = study.export(tmp_path / "study")
+    for payment in study.state.payments:
+        told = statement_of(folder, site=payment.site, study=None)
+        bound = told.data["lower_bound"]
+        error = Fraction(payment.standard_error, 2**40)
+        assert Fraction(bound["standard_error_exact"]) == error
+        assert Fraction(bound["bound_exact"]) == Fraction(payment.value) - error / 4
+        assert told.data["reward_microcredits"] == payment.reward
+        assert f"sure       {bound['bound']:+.6f}" in told.text
+        assert "of what is sure of all together" in told.text
+        assert ("The plan takes 0.25 standard errors off" in told.text) == (Fraction(payment.value) > 0)
+
+
 def test_the_proof_leads_from_the_settlement_to_the_signed_root(exported: tuple[Any, Path]) -> None:
     study, folder = exported
     log = statement_of(folder, site="ash", study=None).data["log"]

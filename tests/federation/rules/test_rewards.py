@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import OperatorError
-from federation.rules.rewards import pay
+from federation.rules.rewards import lower_bounds, pay
 
 names = st.sampled_from(["cleveland", "hungary", "switzerland", "va_long_beach", "ewr", "jfk"])
 values = st.dictionaries(names, st.fractions(min_value=-10, max_value=10))
@@ -79,3 +79,35 @@ def test_the_largest_remainder_gets_the_odd_credit_and_names_break_ties() -> Non
 def test_impossible_terms_are_refused(pool: int, minimum: str) -> None:
     with pytest.raises(OperatorError):
         pay({"a": Fraction(1)}, pool, Decimal(minimum))
+
+
+certain = st.dictionaries(
+    names, st.tuples(st.fractions(min_value=-10, max_value=10), st.fractions(min_value=0, max_value=5))
+)
+zs = st.decimals(min_value=0, max_value=10, places=2)
+
+
+@given(certain, zs, pools, minimums)
+def test_a_lower_bound_is_never_above_the_value_and_no_improvement_is_never_paid(
+    worth: dict[str, tuple[Fraction, Fraction]], z: Decimal, pool: int, minimum: Decimal
+) -> None:
+    of = {name: value for name, (value, _) in worth.items()}
+    bounds = lower_bounds(of, {name: error for name, (_, error) in worth.items()}, z)
+    payments = pay(bounds, pool, minimum)
+    assert sum(payments.rewards.values()) <= pool
+    assert payments.pool == pool
+    for name, bound in bounds.items():
+        assert bound <= of[name]
+        assert of[name] > 0 or payments.rewards[name] == 0
+
+
+@given(certain, st.tuples(zs, zs).map(sorted))
+def test_more_standard_errors_taken_off_never_raise_a_bound(
+    worth: dict[str, tuple[Fraction, Fraction]], two: list[Decimal]
+) -> None:
+    of = {name: value for name, (value, _) in worth.items()}
+    errors = {name: error for name, (_, error) in worth.items()}
+    less, more = (lower_bounds(of, errors, z) for z in two)
+    assert all(more[name] <= less[name] for name in worth)
+    assert lower_bounds(of, errors, Decimal(0)) == of
+    assert lower_bounds({"zero": Fraction(0)}, {"zero": Fraction(0)}, two[1]) == {"zero": 0}

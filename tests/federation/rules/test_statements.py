@@ -4,7 +4,7 @@ from fractions import Fraction
 import pytest
 
 from federation.errors import OperatorError
-from federation.rules.rewards import Payments, pay
+from federation.rules.rewards import Payments, lower_bounds, pay
 from federation.rules.statements import METHOD_WORDS, Statement, statement
 from federation.rules.valuation import METHODS
 
@@ -60,6 +60,36 @@ def test_an_unpaid_site_reads_why(site: str, outcome: str, phrase: str) -> None:
     assert written.outcome == outcome
     assert written.reward == 0
     assert phrase in written.sentence
+
+
+def test_a_value_that_may_be_chance_earns_nothing_and_reads_why() -> None:
+    totals = {"cleveland": Fraction(4, 10), "hungary": Fraction(1, 10), "va": Fraction(-1, 10)}
+    errors = {"cleveland": Fraction(1, 10), "hungary": Fraction(1, 10), "va": Fraction(1, 10)}
+    paid = pay(lower_bounds(totals, errors, Decimal("1.65")), 100_000_000, MINIMUM)
+    told = {
+        site: statement(
+            study="heart-1",
+            site=site,
+            account=f"institution:{site}",
+            round_values={1: totals},
+            payments=paid,
+            minimum_share=MINIMUM,
+            errors=errors,
+            z=Decimal("1.65"),
+        )
+        for site in totals
+    }
+    assert {site: each.outcome for site, each in told.items()} == {
+        "cleveland": "paid",
+        "hungary": "not-sure",
+        "va": "no-positive-value",
+    }
+    assert told["hungary"].reward == 0
+    assert "takes 1.65 standard errors off, 0.165000, and pays for what is left: -0.065000" in told["hungary"].sentence
+    assert "not more than chance could have brought: it earned nothing, and owes nothing" in told["hungary"].sentence
+    assert "100.00% of what is sure of all together" in told["cleveland"].sentence
+    assert "standard error" not in told["va"].sentence
+    assert told["hungary"].to_json()["lower_bound"]["bound_exact"] == "-13/200"
 
 
 def test_what_was_burned_is_said() -> None:

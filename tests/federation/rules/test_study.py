@@ -188,6 +188,10 @@ WRONG = [
     ('family = "logistic"', 'family = "mlp"\nhidden = [4]\nactivation = "sine"', "model.mlp.activation"),
     ("pool_microcredits = 1000000", "pool_microcredits = -1", "reward.pool_microcredits"),
     ("pool_microcredits = 1000000", "pool_microcredits = 0.5", "reward.pool_microcredits"),
+    ("[reward]", '[reward]\npay = "lower-bound"', "reward.z is needed with pay = lower-bound"),
+    ("[reward]", "[reward]\nz = 2", "reward.z has no meaning with pay = value"),
+    ("[reward]", '[reward]\npay = "lower-bound"\nz = 0', "reward.z"),
+    ("[reward]", '[reward]\npay = "median"', "reward.pay"),
     ("norm_bound = 10", "norm_bound = 10\nweight_cap = 1.1", "aggregation.weight_cap"),
     ("norm_bound = 10", "norm_bound = 10\ntolerated = 0.2", "aggregation.tolerated has no meaning with weighted-mean"),
     ('rule = "weighted-mean"', 'rule = "trimmed-mean"', "aggregation.tolerated is needed with trimmed-mean"),
@@ -250,6 +254,15 @@ def test_a_plan_in_plain_language_says_how_updates_are_combined_and_valued() -> 
     assert "(each by what would be missing without it)" in said
     median = TOML.replace('rule = "weighted-mean"', 'rule = "geometric-median"')
     assert "nearly half of them" in explain(plan_from_toml(median, source="plan.toml"))
+
+
+def test_who_signs_reads_that_chance_is_not_paid_and_a_plan_that_pays_values_says_nothing_of_it() -> None:
+    plan = plan_from_toml(TOML, source="plan.toml")
+    assert "chance" not in explain(plan)
+    assert b'"pay"' not in plan.to_payload(), "plans from before have the hash that they had"
+    bounded = plan_from_toml(TOML.replace("[reward]", '[reward]\npay = "lower-bound"\nz = 1.65'), source="plan.toml")
+    assert "from each value 1.65 standard errors are taken off" in explain(bounded)
+    assert "can earn nothing; it never owes anything" in explain(bounded)
 
 
 def test_an_agreement_survives_signing_and_sending() -> None:
