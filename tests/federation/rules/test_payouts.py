@@ -76,6 +76,18 @@ def test_a_study_pays_fees_beside_the_pool_and_conserves(play: Play) -> None:
         assert ledger.balance(f"institution:{payment.site}") == payment.reward + payment.fee == payment.total
 
 
+def test_fees_stand_beside_a_pool_that_is_paid_by_lower_bounds(play: Play, tmp_path: Path) -> None:
+    study = play(edits={POOL: f'{EDITS[POOL]}\npay = "lower-bound"\nz = "1.65"'}).played()
+    assert all(payment.standard_error is not None for payment in study.state.payments)
+    assert {payment.site: payment.fee for payment in study.state.payments} == {
+        "ash": 300_001,
+        "birch": 100_000,
+        "cedar": 7,
+    }
+    assert study.state.ledger.minted == 1_000_000 + sum(FEES.values())
+    assert verify_export(study.export(tmp_path / "export"), study.key.public).settled
+
+
 def test_a_plan_without_fees_settles_without_a_word_of_them(play: Play) -> None:
     study = play().played()
     assert all(payment.fee is None for payment in study.state.payments)
