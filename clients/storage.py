@@ -137,6 +137,43 @@ class OwnOffer(SQLModel, table=True):
     made_at: str
 
 
+class AppRelease(SQLModel, table=True):
+    """A data set that an officer released to one Flower app (written by ``clients.apps.release`` only).
+
+    ``code_hash`` and ``dataset_sha256`` (hex) are what was approved; ``coordinator`` is the did:key that replies go to;
+    ``settings`` is a JSON object; ``revoked_at`` is empty while the release stands.
+    """
+
+    __tablename__ = "app_release"
+
+    number: int | None = Field(default=None, primary_key=True)
+    code_hash: str = Field(index=True)
+    dataset: str
+    dataset_sha256: str
+    coordinator: str
+    address: str
+    purpose: str
+    memory_mib: int
+    seconds: int
+    disk_mib: int
+    settings: str
+    released_at: str
+    revoked_at: str = ""
+
+
+class AppReply(SQLModel, table=True):
+    """One reply of an app that left the institution: when, how large, and the SHA-256 (hex) of its content."""
+
+    __tablename__ = "app_reply"
+
+    number: int | None = Field(default=None, primary_key=True)
+    release: int = Field(index=True)
+    at: str
+    message_type: str
+    size_bytes: int
+    sha256: str
+
+
 class KeyValue(SQLModel, table=True):
     """Small facts that must survive a restart, such as the budget chain's head."""
 
@@ -153,6 +190,8 @@ NODE_TABLES: Final[tuple[type[SQLModel], ...]] = (
     RoundUse,
     StoredUpdate,
     OwnOffer,
+    AppRelease,
+    AppReply,
     KeyValue,
 )
 

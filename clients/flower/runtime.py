@@ -14,11 +14,11 @@ import logging
 import queue
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 
 from federation.errors import AccordError, PeerError, UnavailableError
 from federation.flower.messages import (
@@ -56,13 +56,23 @@ class FlowerRuntime:
     Args:
         exchange: this node's end of the network.
         coordinator: the only key whose messages are run.
-        app: the app.
+        app: the app: a ``ClientApp``, or whatever is called like one.
         context: Flower's context, kept from message to message.
+        replies_max: how many answered messages are remembered.
     """
 
-    def __init__(self, exchange: Exchange, coordinator: PublicKey, app: ClientApp, context: Context) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        coordinator: PublicKey,
+        app: Callable[[Message, Context], Message],
+        context: Context,
+        *,
+        replies_max: int = _REPLIES_MAX,
+    ) -> None:
         self._exchange, self._coordinator, self._app, self._context = exchange, coordinator, app, context
         self._node_id = node_id_of(exchange.public)
+        self._replies_max = replies_max
         self._replies: OrderedDict[str, Message] = OrderedDict()
         self._waiting: set[str] = set()
         self._outbox: OrderedDict[str, Message] = OrderedDict()
@@ -93,7 +103,7 @@ class FlowerRuntime:
             if not reply.has_error():
                 with self._changed:
                     self._replies[name] = reply
-                    while len(self._replies) > _REPLIES_MAX:
+                    while len(self._replies) > self._replies_max:
                         self._replies.popitem(last=False)
             return reply
 

@@ -33,6 +33,7 @@ SUMMARIES: Final = {
     "node": "Run an institution's node, which trains where the data is.",
     "data": "Register an institution's file; check it against a study.",
     "agreement": "Review a study in plain language; sign or revoke.",
+    "app": "Run a Flower app of your own on data licensed for it.",
     "consent": "Grant, withdraw and verify people's signed consents.",
     "budget": "See how much privacy is spent, and how much is left.",
     "privacy": "Audit the node's own privacy; see what attacks could learn.",

@@ -18,12 +18,15 @@ from typing import Any, Final
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, RecordDict
 from flwr.app.message.message import make_message
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from federation.errors import AccordError, PeerError
+from federation.flower.arrays import check_arrays
 from federation.rules.canonical import tagged_hash
 from federation.rules.keys import PublicKey
 
@@ -38,6 +41,7 @@ REVEAL: Final = "query.reveal"
 
 _CONFIG: Final = "round"
 _ANSWER: Final = "answer"
+_APP: Final = "app"
 _VECTOR: Final = "vector"
 _TASK_FIELDS: Final = frozenset(
     {"study", "round", "base_model", "deadline", "consent_parties", "consent_sizes", "update_parties", "updates"}
@@ -85,15 +89,19 @@ def empty_run(run_id: int) -> Run:
     return Run.create_empty(run_id=run_id)
 
 
+def message_id(*parts: str) -> str:
+    """The name of a message that asks for this."""
+    return tagged_hash("flower-message", *(part.encode() for part in parts)).hex()
+
+
 def task_message(
     content: RecordDict, *, run_id: int, group_id: str, message_type: str, src_node_id: int, dst_node_id: int
 ) -> Message:
     """A message to a node, with its deterministic id."""
-    parts = (str(run_id), group_id, message_type, str(dst_node_id))
     return make_message(
         metadata=Metadata(
             run_id=run_id,
-            message_id=tagged_hash("flower-message", *(part.encode() for part in parts)).hex(),
+            message_id=message_id(str(run_id), group_id, message_type, str(dst_node_id)),
             src_node_id=src_node_id,
             dst_node_id=dst_node_id,
             reply_to_message_id="",
@@ -159,6 +167,77 @@ def unpack(data: bytes, *, max_bytes: int = MESSAGE_BYTES_MAX) -> Message:
     if not message.metadata.message_id or message.has_content() == message.has_error():
         raise _refused("it has no id, or not exactly one of content and error")
     return message
+
+
+def pack_records(records: RecordDict) -> bytes:
+    """The protobuf bytes of a message's content, or of an app's state."""
+    data: bytes = recorddict_to_proto(records).SerializeToString()
+    return data
+
+
+def unpack_records(data: bytes) -> RecordDict:
+    """Read records that a stranger's program made.
+
+    Raises:
+        PeerError: they are not readable, or hold an array that ``federation.flower.arrays`` refuses.
+    """
+    try:
+        records = recorddict_from_proto(ProtoRecordDict.FromString(data))
+    except Exception as error:
+        raise _refused(f"its records are not readable ({type(error).__name__})") from error
+    check_arrays(records)
+    return records
+
+
+def task_identity(run_id: int, node_id: int) -> None:
+    """Say which run and node this process works for: what Flower writes into messages that an app makes itself.
+
+    It is one for the whole process, which must therefore serve one app and nothing else.
+    """
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, 0
+
+
+def app_group(code_hash: str, group_id: str) -> str:
+    """The group of a message that an app of this hash sends in a group of its own."""
+    return f"{_APP}/{code_hash}/{group_id}"
+
+
+def app_group_of(message: Message) -> tuple[str, str]:
+    """The hash of the app that sent a message, and the app's own group.
+
+    Raises:
+        PeerError: no app's Grid made it.
+    """
+    kind, _, rest = message.metadata.group_id.partition("/")
+    code_hash, found, group = rest.partition("/")
+    if kind != _APP or not found:
+        raise _refused("it does not say which app it is from")
+    return code_hash, group
+
+
+def refused_reply(reply: Message, error: AccordError) -> Message:
+    """``error`` in the place of a reply that is not taken."""
+    reason = f"{error.code}: {error.message} {error.remedy}"
+    return make_message(metadata=reply.metadata, error=Error(code=_ERROR_CODE + error.exit_code, reason=reason))
+
+
+def for_app(message: Message, group_id: str, *, message_id: str) -> Message:
+    """``message`` under another group and id; its content is not copied."""
+    metadata = message.metadata
+    return make_message(
+        metadata=Metadata(
+            run_id=metadata.run_id,
+            message_id=message_id,
+            src_node_id=metadata.src_node_id,
+            dst_node_id=metadata.dst_node_id,
+            reply_to_message_id=metadata.reply_to_message_id,
+            group_id=group_id,
+            created_at=metadata.created_at,
+            ttl=metadata.ttl,
+            message_type=metadata.message_type,
+        ),
+        content=message.content,
+    )
 
 
 def round_config(task: RoundTask) -> ConfigRecord:

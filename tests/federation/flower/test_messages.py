@@ -1,3 +1,4 @@
+import contextlib
 import io
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from federation.errors import ConsentError, PeerError
 from federation.flower import messages
+from federation.flower.arrays import check_arrays
 from federation.flower.messages import RoundTask
 from federation.rules.keys import PrivateKey
 
@@ -182,3 +184,60 @@ def test_two_arrays_are_refused() -> None:
     one = Array(np.zeros(2, np.int64))
     with pytest.raises(PeerError, match="exactly one"):
         messages.vector_of(ArrayRecord({"a": one, "b": one}))
+
+
+def array_of(header: bytes, body: bytes = bytes(32)) -> Array:
+    """An array whose bytes begin with any header, well or badly formed."""
+    padded = header.ljust(64) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded + body
+    return Array(dtype="float64", shape=(4,), stype="numpy.ndarray", data=data)
+
+
+def test_records_keep_their_arrays_and_settings() -> None:
+    arrays = ArrayRecord([np.arange(6.0).reshape(2, 3), np.array(7.0), np.zeros((0, 4), np.int8)])
+    records = messages.unpack_records(messages.pack_records(RecordDict({"arrays": arrays})))
+    shown = [array.tolist() for array in records.array_records["arrays"].to_numpy_ndarrays()]
+    assert shown == [[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]], 7.0, []]
+    whole = array_of(b"{'descr': '<f8', 'fortran_order': False, 'shape': (4,), }")
+    check_arrays(RecordDict({"arrays": ArrayRecord({"whole": whole})}))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"(10**",
+        b"{[]: 1}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (5,), }",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2), }",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (-4,), }",
+        b"{'descr': '<i8', 'fortran_order': False, 'shape': (4,), }",
+        b"{'descr': '<f3', 'fortran_order': False, 'shape': (4,), }",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (4,), }",
+        b"{'descr': '|S8', 'fortran_order': False, 'shape': (4,), }",
+    ],
+)
+def test_an_array_of_a_stranger_is_exactly_what_it_says(header: bytes) -> None:
+    arrays = ArrayRecord({"one": array_of(header)})
+    with pytest.raises(PeerError):
+        messages.unpack_records(messages.pack_records(RecordDict({"arrays": arrays})))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_of_a_stranger_raise_anything_else(data: bytes) -> None:
+    array = Array(dtype="float64", shape=(4,), stype="numpy.ndarray", data=b"\x93NUMPY\x01\x00" + data)
+    for parse in (lambda: messages.unpack_records(data), lambda: messages.vector_of(ArrayRecord({"x": array}))):
+        with contextlib.suppress(PeerError):
+            parse()
+
+
+def test_an_app_s_group_names_the_app() -> None:
+    asked = messages.task_message(
+        RecordDict(),
+        run_id=1,
+        group_id=messages.app_group("a" * 64, "3/left"),
+        message_type="train",
+        src_node_id=COORDINATOR,
+        dst_node_id=NODE,
+    )
+    assert messages.app_group_of(asked) == ("a" * 64, "3/left")

@@ -1,0 +1,1 @@
+"""sampleapp: A Flower / NumPy app."""
