@@ -87,7 +87,7 @@ def read_project(folder: Path) -> Project:
         raise OperatorError(
             f"{error.filename or folder} cannot be read: {error.strerror}.", remedy="Name the app's own folder."
         ) from error
-    return _described(files, folder)
+    return described(files, folder)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -110,14 +110,19 @@ def _walk(folder: Path) -> Iterator[Path]:
             )
 
 
-def _described(files: Mapping[str, bytes], folder: Path) -> Project:
+def described(files: Mapping[str, bytes], folder: Path) -> Project:
+    """What a project's files say of themselves.
+
+    Raises:
+        OperatorError: its ``pyproject.toml`` names no Flower app.
+    """
     remedy = 'It needs [tool.flwr.app.components] with clientapp = "package.module:app", as Flower lays apps out.'
     try:
         app: Any = tomllib.loads(files["pyproject.toml"].decode("utf-8"))["tool"]["flwr"]["app"]
         components: Any = app["components"]
         references = [components.get(name, "") for name in ("clientapp", "serverapp")]
         config = dict(_flat(app.get("config", {})))
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise OperatorError(f"{folder} has no pyproject.toml of a Flower app.", remedy=remedy) from error
     if not any(references) or not all(
         isinstance(text, str) and (not text or _REFERENCE.fullmatch(text)) for text in references

@@ -135,7 +135,7 @@ class Sandbox:
             }
             head = json.dumps(request).encode()
             answer = _ask_cell(struct.pack(">I", len(head)) + head + body + state, self.limits)
-        content, state = _parts(answer)
+        content, state = reply_parts(answer)
         reply = Message(unpack_records(content), reply_to=message)
         context.state = unpack_records(state)
         return reply
@@ -175,7 +175,7 @@ def _ask_cell(request: bytes, limits: Limits) -> bytes:
         raise AppError(f"The app took longer than the {limits.seconds} s that it has.", detail="ended at the deadline")
     if len(answer) > ANSWER_BYTES_MAX:
         raise AppError("The app's reply is too large.", detail=f"more than {ANSWER_BYTES_MAX} bytes")
-    return _checked(answer, code)
+    return checked_answer(answer, code)
 
 
 def _talk(process: "subprocess.Popen[bytes]", request: bytes) -> bytes:
@@ -214,7 +214,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _checked(answer: bytes, code: int) -> bytes:
+def checked_answer(answer: bytes, code: int) -> bytes:
     """The answer of an app that succeeded.
 
     Raises:
@@ -235,8 +235,12 @@ def _checked(answer: bytes, code: int) -> bytes:
     return answer[1:]
 
 
-def _parts(answer: bytes) -> tuple[bytes, bytes]:
-    """The reply's records and the app's state, in bytes."""
+def reply_parts(answer: bytes) -> tuple[bytes, bytes]:
+    """The reply's records and the app's state, in bytes.
+
+    Raises:
+        AppError: they are incomplete, or too large.
+    """
     size = int.from_bytes(answer[:8], "big")
     content, state = answer[8 : 8 + size], answer[8 + size :]
     if len(content) != size:

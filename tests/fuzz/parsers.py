@@ -20,11 +20,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from sealed_market import COORDINATOR, DIDS, KEYS, Played, draft
 from study_in_memory import SALT, InMemoryStudy
 
+from clients.apps.project import described
 from clients.data.dataset import read_file
+from clients.flower.sandbox import checked_answer, reply_parts
 from consent.cli.instructions import read_decisions
 from consent.cosigning import COSIGNING_TABLES
 from consent.cosigning.protocol import CosigningReply, CosigningRequest
@@ -53,6 +55,7 @@ from federation.coordinator.relay import Relay
 from federation.errors import AccordError, ConsentError, OperatorError, PeerError, UnavailableError
 from federation.export.manifest import MANIFEST_TYPE, ExportedFile, Manifest, sign_manifest
 from federation.flower import messages
+from federation.flower.arrays import check_arrays
 from federation.identity import load_key
 from federation.learning.evaluation import committed_utility
 from federation.network.addresses import target_of
@@ -568,6 +571,30 @@ def _flower(traffic: dict[str, list[bytes]]) -> dict[str, Parser]:
             (array.getvalue(),),
         ),
         "array's header": Parser(_array_header, (b"{'descr': '<i8', 'fortran_order': False, 'shape': (4,), }  \n",)),
+        **_own_apps(array.getvalue()),
+    }
+
+
+def _own_apps(array: bytes) -> dict[str, Parser]:
+    """What a user's own app sends, and says of itself."""
+
+    def of_array(data: bytes) -> None:
+        one = Array(dtype="int64", shape=(4,), stype="numpy.ndarray", data=data)
+        check_arrays(RecordDict({"arrays": ArrayRecord({"0": one})}))
+
+    records = messages.pack_records(RecordDict({"arrays": ArrayRecord([np.zeros((2, 3))]), "state": ConfigRecord()}))
+    project = b"[tool.flwr.app.components]\nclientapp = 'a.b:app'\n[tool.flwr.app.config]\nrate = 0.5\n"
+    return {
+        "app's records": Parser(messages.unpack_records, (records,)),
+        "app's array": Parser(of_array, (array,)),
+        "sandbox's answer": Parser(
+            lambda data: reply_parts(checked_answer(data, 0)),
+            (b"+" + len(records).to_bytes(8, "big") + records + records,),
+            raises=(PeerError, UnavailableError),
+        ),
+        "app's project": Parser(
+            lambda data: described({"pyproject.toml": data}, Path("app")), (project,), raises=(OperatorError,)
+        ),
     }
 
 
