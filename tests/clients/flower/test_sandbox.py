@@ -256,9 +256,10 @@ def test_an_array_that_is_not_what_it_says_is_refused() -> None:
         run(body)
 
 
-def test_an_app_does_not_outlive_its_node() -> None:
+def test_an_app_does_not_outlive_its_node(tmp_path: Path) -> None:
     asked = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_sandbox import run; "
-    node = psutil.Popen([sys.executable, "-c", asked + "run('os.setsid(); time.sleep(120)')"])
+    asked += "run('os.setsid(); time.sleep(120)')"
+    node = psutil.Popen([sys.executable, "-c", asked], env={**os.environ, "TMPDIR": str(tmp_path)})
     end = time.monotonic() + 60
     inside: list[psutil.Process] = []
     while len(inside) < 3 and time.monotonic() < end:  # around the walls, the first behind them, the app
