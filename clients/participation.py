@@ -26,7 +26,7 @@ from consent.registry.tables import ConsentRound, StoredRecord
 from federation.rules.accounting import count_event, round_event
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
-from federation.rules.replay import ClosedRound, StudyState
+from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import StudyPlan
 from federation.rules.wire import plain_decimal
 from federation.storage.database import read

@@ -18,7 +18,8 @@ from federation.rules.entries import RoundClosed, StudySettled, open_entry
 from federation.rules.equivocation import Evidence, two_leaves, two_roots
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.merkle import leaf_hash
-from federation.rules.replay import StudyState, apply, begin, replay
+from federation.rules.replay import apply, begin, replay
+from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan, read
 from federation.storage.evidence import EvidenceStore
 from federation.storage.log import MerkleLog

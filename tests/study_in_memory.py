@@ -54,7 +54,7 @@ from federation.rules.documents import Revocation, ValueTable
 from federation.rules.entries import Entry, open_entry
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, open_agreement
 from federation.rules.validation import read_validation, validation_commitment
 from federation.storage.blobs import BlobStore, MemoryBlobStore

@@ -28,7 +28,7 @@ from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed, unpack
 from federation.rules.keys import PublicKey
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 from federation.rules.validation import read_validation
 from federation.storage.database import read
 

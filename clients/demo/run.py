@@ -26,7 +26,8 @@ from clients.storage import StudyMembership
 from federation.coordinator.folder import CoordinatorFolder, open_coordinator
 from federation.errors import OperatorError
 from federation.rules.instant import format_instant
-from federation.rules.replay import StudyState, replay
+from federation.rules.replay import replay
+from federation.rules.state import StudyState
 from federation.storage.database import read
 
 WITHDRAWALS: Final = 10

@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from federation.network.traffic import TRAFFIC
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 
 COUNTERS: Final[Mapping[str, str]] = {
     "accord_sent_bytes": "Bytes of messages sent to peers.",

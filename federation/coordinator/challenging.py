@@ -14,7 +14,7 @@ from federation.export.folding import FoldedLog, fold, open_newest
 from federation.learning.evaluation import committed_utility
 from federation.rules.challenge import NOBODY, Finding, make_challenge, verify_challenge
 from federation.rules.entries import Entry, RoundOpened, StudyPublished, StudyStarted
-from federation.rules.replay import ClosedRound
+from federation.rules.state import ClosedRound
 from federation.rules.study import open_plan
 
 from .source import open_source

@@ -12,7 +12,8 @@ from federation.errors import UnavailableError
 from federation.rules.checkpoint import Checkpoint, Cosignature, SignedCheckpoint, open_checkpoint, sign_checkpoint
 from federation.rules.entries import Body, entry_id, make_entry
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.replay import StudyState, apply, begin, replay
+from federation.rules.replay import apply, begin, replay
+from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan
 from federation.storage.log import MerkleLog
 

@@ -34,7 +34,7 @@ from federation.rules.entries import (
 from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
-from federation.rules.replay import RoundState
+from federation.rules.state import RoundState
 from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory

@@ -21,7 +21,8 @@ from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
 from federation.rules.fixedpoint import pack
-from federation.rules.replay import StudyState, weights_of
+from federation.rules.replay import weights_of
+from federation.rules.state import StudyState
 from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory, system_clock

@@ -17,8 +17,8 @@ from federation.rules.aggregation import rule_of
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum
 from federation.rules.documents import ValueTable
 from federation.rules.merkle import inclusion_proof, verify_inclusion
-from federation.rules.replay import StudyState
 from federation.rules.rewards import pay
+from federation.rules.state import StudyState
 from federation.rules.statements import Statement, statement, whole_of, with_fee
 from federation.rules.study import open_plan
 from federation.rules.valuation import method_named

@@ -5,7 +5,7 @@ from typing import Final
 
 from federation.rules.checkpoint import finality_quorum
 from federation.rules.instant import format_instant
-from federation.rules.replay import RoundState, StudyState
+from federation.rules.state import RoundState, StudyState
 
 from .history import StudyHistory
 from .pausing import Pause

@@ -15,7 +15,7 @@ from federation.rules.canonical import sha256_hex
 from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudySettled
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan
 from federation.storage.blobs import BlobStore
 

@@ -11,7 +11,8 @@ from federation.rules.entries import AgreementAdmitted, Entry, StudySettled, ope
 from federation.rules.envelope import Envelope
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import leaf_hash
-from federation.rules.replay import StudyState, apply, begin
+from federation.rules.replay import apply, begin
+from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan, open_plan
 
 

@@ -17,7 +17,7 @@ from federation.errors import AccordError, OperatorError, PeerError
 from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX
 from federation.rules.entries import ENTRY_BYTES_MAX
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 from federation.rules.study import PLAN_BYTES_MAX
 from federation.rules.validation import SALT_BYTES, validation_commitment
 

@@ -30,7 +30,7 @@ from federation.rules.canonical import tagged_hash
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import STANDARD_ERROR_MAX
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan
 from federation.rules.valuation import size_shares
 

@@ -20,8 +20,8 @@ from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
 from federation.rules.fixedpoint import pack, unpack
 from federation.rules.payouts import fees_due
-from federation.rules.replay import ClosedRound, StudyState
 from federation.rules.rewards import lower_bounds, pay
+from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
 from federation.rules.valuation import method_named
 

@@ -28,7 +28,8 @@ from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import AMOUNT_MAX
 from federation.rules.market import WORTH_MAX, Offer, Selection, select
-from federation.rules.study import MINTED_MAX, StudyPlan, read
+from federation.rules.study import StudyPlan, read
+from federation.rules.terms import MINTED_MAX
 from federation.rules.wire import Did, Slug, Text, Wire, describe
 
 NONCE_BYTES: Final = 32

@@ -6,21 +6,19 @@ offline: one set of rules for all three. What needs the blobs (aggregates, value
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Final, Literal, cast
+from dataclasses import replace
+from typing import Any, Final, cast
 
 from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.aggregation import integer_weights
-from federation.rules.documents import Commitment, Refusal, Revocation, Update, open_signed
+from federation.rules.documents import Commitment, Refusal, Revocation, open_signed
 from federation.rules.entries import (
     AgreementAdmitted,
     AgreementRevoked,
     CommitmentsClosed,
     Entry,
     ParticipationRefused,
-    Payment,
     RoundClosed,
     RoundOpened,
     RoundReopened,
@@ -36,94 +34,9 @@ from federation.rules.entries import (
 )
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
-from federation.rules.ledger import Ledger
 from federation.rules.payouts import fees_due, transfers
-from federation.rules.study import Agreement, StudyPlan, open_agreement
-
-RoundPhase = Literal["idle", "open", "revealing"]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundState:
-    """The round in progress."""
-
-    number: int
-    base_model: str
-    participants: tuple[str, ...]
-    deadline: datetime
-    phase: RoundPhase = "open"
-    commitments: Mapping[str, str] = field(default_factory=dict)
-    refusals: Mapping[str, str] = field(default_factory=dict)
-    admitted: Mapping[str, Update] = field(default_factory=dict)
-    rejected: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedRound:
-    """A round that is over. ``refused`` maps a party to the reason why nothing of it is in the model."""
-
-    number: int
-    base_model: str
-    model: str
-    value_table: str
-    outcome: str
-    participants: tuple[str, ...]
-    admitted: Mapping[str, Update]
-    refused: Mapping[str, str]
-    entry_index: int
-
-
-@dataclass(frozen=True, slots=True)
-class StudyState:
-    """All that the log says so far about one study. Parties are did strings."""
-
-    plan: StudyPlan
-    plan_blob: str
-    coordinator: PublicKey
-    size: int = 0
-    published: bool = False
-    last_time: datetime | None = None
-    agreements: Mapping[str, Agreement] = field(default_factory=dict)
-    revoked: frozenset[str] = frozenset()
-    weights: Mapping[str, int] = field(default_factory=dict)
-    model: str | None = None
-    first_model: str | None = None
-    round: RoundState | None = None
-    closed: tuple[ClosedRound, ...] = ()
-    consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
-    payments: tuple[Payment, ...] = ()
-    tables: tuple[str, ...] = ()
-    burned: int = 0
-    aborted: str = ""
-    settled: bool = False
-    ledger: Ledger = field(default_factory=Ledger)
-    entry_ids: frozenset[str] = frozenset()
-
-    @property
-    def study(self) -> str:
-        """The study's id."""
-        return self.plan.study_id
-
-    @property
-    def witnesses(self) -> tuple[PublicKey, ...]:
-        """Who cosigns: the institutions whose agreement was admitted, in the order of their did."""
-        return tuple(PublicKey.from_did(did) for did in sorted(self.agreements))
-
-    def site(self, did: str) -> str:
-        """The short name of a party."""
-        return self.agreements[did].site
-
-    @property
-    def active(self) -> tuple[str, ...]:
-        """Parties that may take part in the next round, sorted."""
-        return tuple(sorted(did for did in self.weights if did not in self.revoked))
-
-    @property
-    def complete(self) -> bool:
-        """Every round is closed (or the study was aborted, or too few are left to take part)."""
-        rounds = self.plan.rounds
-        over = self.aborted or len(self.closed) == rounds.count or len(self.active) < rounds.quorum
-        return self.round is None and bool(self.weights) and bool(over)
+from federation.rules.state import ClosedRound, RoundState, StudyState, require
+from federation.rules.study import StudyPlan, open_agreement
 
 
 def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudyState:
@@ -161,25 +74,20 @@ def apply(state: StudyState, entry: Entry) -> StudyState:
 
 def _check_header(state: StudyState, entry: Entry) -> None:
     expected = entry_id(entry.body, study=entry.study, term=entry.term, round_number=entry.round, party=entry.party)
-    _require(entry.id == expected, "its id is not the hash of what it says")
-    _require(entry.id not in state.entry_ids, "it is there a second time")
-    _require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
-    _require(entry.term == 0, "its term is unknown")
-    _require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
-    _require(not state.settled, "the study is settled already")
-    _require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
-
-
-def _require(condition: bool, why: str) -> None:
-    if not condition:
-        raise PeerError(f"{why}.", remedy="Keep the log as evidence and ask the coordinator to explain it.")
+    require(entry.id == expected, "its id is not the hash of what it says")
+    require(entry.id not in state.entry_ids, "it is there a second time")
+    require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
+    require(entry.term == 0, "its term is unknown")
+    require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
+    require(not state.settled, "the study is settled already")
+    require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
 
 
 def _published(state: StudyState, entry: Entry, body: StudyPublished) -> StudyState:
-    _require(not state.published, "the study is published already")
-    _require(entry.round is None and entry.party is None, "a publication has neither round nor party")
-    _require(body.plan == state.plan_blob and body.plan_hash == state.plan.plan_hash, "it names another plan")
-    _require(body.minted == state.plan.reward.minted, "it does not mint the plan's pool and fees")
+    require(not state.published, "the study is published already")
+    require(entry.round is None and entry.party is None, "a publication has neither round nor party")
+    require(body.plan == state.plan_blob and body.plan_hash == state.plan.plan_hash, "it names another plan")
+    require(body.minted == state.plan.reward.minted, "it does not mint the plan's pool and fees")
     ledger = state.ledger.mint(entry.id, f"escrow:{state.study}", body.minted)
     return replace(state, published=True, ledger=ledger)
 
@@ -187,24 +95,24 @@ def _published(state: StudyState, entry: Entry, body: StudyPublished) -> StudySt
 def _agreement_admitted(state: StudyState, entry: Entry, body: AgreementAdmitted) -> StudyState:
     agreement, envelope = open_agreement(body.envelope.encode("utf-8"))
     did = envelope.signer.did
-    _require(entry.party == did and entry.round is None, "the agreement is by another party")
-    _require(agreement.study == state.study, "the agreement is for another study")
-    _require(agreement.plan_hash == state.plan.plan_hash, "the agreement is for another plan")
-    _require(not state.weights, "the study has started: no institution can join any more")
-    _require(did not in state.agreements, "this institution has agreed already")
-    _require(did in (state.plan.reward.fees or {did}), "the plan names other institutions")
+    require(entry.party == did and entry.round is None, "the agreement is by another party")
+    require(agreement.study == state.study, "the agreement is for another study")
+    require(agreement.plan_hash == state.plan.plan_hash, "the agreement is for another plan")
+    require(not state.weights, "the study has started: no institution can join any more")
+    require(did not in state.agreements, "this institution has agreed already")
+    require(did in (state.plan.reward.fees or {did}), "the plan names other institutions")
     taken = {other.site for other in state.agreements.values()}
-    _require(agreement.site not in taken, f"the site name {agreement.site} is taken")
-    _require(len(state.agreements) < state.plan.rounds.participants, "the plan has no place for another institution")
+    require(agreement.site not in taken, f"the site name {agreement.site} is taken")
+    require(len(state.agreements) < state.plan.rounds.participants, "the plan has no place for another institution")
     return replace(state, agreements={**state.agreements, did: agreement})
 
 
 def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) -> StudyState:
     revocation, envelope = open_signed(Revocation, body.envelope.encode("utf-8"))
     did = envelope.signer.did
-    _require(entry.party == did and entry.round is None, "the revocation is by another party")
-    _require(did in state.agreements and did not in state.revoked, "there is no agreement to revoke")
-    _require(
+    require(entry.party == did and entry.round is None, "the revocation is by another party")
+    require(did in state.agreements and did not in state.revoked, "there is no agreement to revoke")
+    require(
         revocation.study == state.study and revocation.plan_hash == state.plan.plan_hash,
         "the revocation is for another plan",
     )
@@ -215,10 +123,10 @@ def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) 
 
 
 def _started(state: StudyState, entry: Entry, body: StudyStarted) -> StudyState:
-    _require(not state.weights, "the study has started already")
-    _require(entry.round is None and entry.party is None, "a start has neither round nor party")
-    _require(len(state.agreements) == state.plan.rounds.participants, "agreements are missing")
-    _require(dict(body.weights) == weights_of(state), "the weights do not follow from the agreements")
+    require(not state.weights, "the study has started already")
+    require(entry.round is None and entry.party is None, "a start has neither round nor party")
+    require(len(state.agreements) == state.plan.rounds.participants, "agreements are missing")
+    require(dict(body.weights) == weights_of(state), "the weights do not follow from the agreements")
     return replace(state, weights=dict(body.weights), model=body.base_model, first_model=body.base_model)
 
 
@@ -229,16 +137,16 @@ def weights_of(state: StudyState) -> dict[str, int]:
 
 
 def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
-    _require(bool(state.weights), "the study has not started")
-    _require(state.round is None, "the round before is not closed")
-    _require(not state.aborted, "the study was aborted")
+    require(bool(state.weights), "the study has not started")
+    require(state.round is None, "the round before is not closed")
+    require(not state.aborted, "the study was aborted")
     number = len(state.closed) + 1
-    _require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
-    _require(entry.party is None, "a round has no party")
-    _require(body.base_model == state.model, "the base model is not the last round's result")
-    _require(body.participants == state.active, "the participants are not the active institutions")
+    require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
+    require(entry.party is None, "a round has no party")
+    require(body.base_model == state.model, "the base model is not the last round's result")
+    require(body.participants == state.active, "the participants are not the active institutions")
     deadline = parse_instant(body.deadline)
-    _require(deadline > entry.at, "the deadline has passed already")
+    require(deadline > entry.at, "the deadline has passed already")
     current = RoundState(number=number, base_model=body.base_model, participants=body.participants, deadline=deadline)
     return replace(state, round=current)
 
@@ -252,8 +160,8 @@ def _current(state: StudyState, entry: Entry) -> RoundState:
 def _reopened(state: StudyState, entry: Entry, body: RoundReopened) -> StudyState:
     current = _current(state, entry)
     deadline = parse_instant(body.deadline)
-    _require(deadline >= current.deadline, "a deadline is never brought forward")
-    _require(deadline > entry.at, "the deadline has passed already")
+    require(deadline >= current.deadline, "a deadline is never brought forward")
+    require(deadline > entry.at, "the deadline has passed already")
     return replace(state, round=replace(current, deadline=deadline))
 
 
@@ -261,17 +169,17 @@ def _answering(state: StudyState, entry: Entry) -> tuple[RoundState, str]:
     """The open round and the party that may still answer it, in time."""
     current = _current(state, entry)
     did = entry.party or ""
-    _require(current.phase == "open", "commitments are closed")
-    _require(did in current.participants, "the party takes no part in this round")
-    _require(did not in current.commitments and did not in current.refusals, "the party has answered already")
-    _require(entry.at <= current.deadline, "the deadline has passed")
+    require(current.phase == "open", "commitments are closed")
+    require(did in current.participants, "the party takes no part in this round")
+    require(did not in current.commitments and did not in current.refusals, "the party has answered already")
+    require(entry.at <= current.deadline, "the deadline has passed")
     return current, did
 
 
 def _committed(state: StudyState, entry: Entry, body: UpdateCommitted) -> StudyState:
     current, did = _answering(state, entry)
     commitment, _ = open_signed(Commitment, body.envelope.encode("utf-8"), signer=PublicKey.from_did(did))
-    _require(
+    require(
         commitment.study == state.study and commitment.round == current.number, "the commitment is for another round"
     )
     return replace(state, round=replace(current, commitments={**current.commitments, did: commitment.commitment}))
@@ -280,16 +188,16 @@ def _committed(state: StudyState, entry: Entry, body: UpdateCommitted) -> StudyS
 def _declined(state: StudyState, entry: Entry, body: ParticipationRefused) -> StudyState:
     current, did = _answering(state, entry)
     refusal, _ = open_signed(Refusal, body.envelope.encode("utf-8"), signer=PublicKey.from_did(did))
-    _require(refusal.study == state.study and refusal.round == current.number, "the refusal is for another round")
+    require(refusal.study == state.study and refusal.round == current.number, "the refusal is for another round")
     reason = f"{refusal.code}: {refusal.message}"
     return replace(state, round=replace(current, refusals={**current.refusals, did: reason}))
 
 
 def _commitments_closed(state: StudyState, entry: Entry, _: CommitmentsClosed) -> StudyState:
     current = _current(state, entry)
-    _require(current.phase == "open", "commitments are closed already")
+    require(current.phase == "open", "commitments are closed already")
     answered = len(current.commitments) + len(current.refusals)
-    _require(
+    require(
         entry.at >= current.deadline or answered == len(current.participants),
         "the deadline has not passed and somebody may still answer",
     )
@@ -299,9 +207,9 @@ def _commitments_closed(state: StudyState, entry: Entry, _: CommitmentsClosed) -
 def _revealed(state: StudyState, entry: Entry) -> tuple[RoundState, str]:
     current = _current(state, entry)
     did = entry.party or ""
-    _require(current.phase == "revealing", "updates are shown after commitments close")
-    _require(did in current.commitments, "the party has not committed")
-    _require(did not in current.admitted and did not in current.rejected, "the party's update is decided already")
+    require(current.phase == "revealing", "updates are shown after commitments close")
+    require(did in current.commitments, "the party has not committed")
+    require(did not in current.admitted and did not in current.rejected, "the party's update is decided already")
     return current, did
 
 
@@ -331,18 +239,18 @@ def _update_refused(state: StudyState, entry: Entry, body: UpdateRefused) -> Stu
 
 def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
     current = _current(state, entry)
-    _require(entry.party is None, "a closed round has no party")
-    _require(current.phase == "revealing", "commitments are not closed")
+    require(entry.party is None, "a closed round has no party")
+    require(current.phase == "revealing", "commitments are not closed")
     decided = len(current.admitted) + len(current.rejected)
-    _require(decided == len(current.commitments), "a committed update is neither admitted nor refused")
+    require(decided == len(current.commitments), "a committed update is neither admitted nor refused")
     quorate = len(current.admitted) >= state.plan.rounds.quorum
-    _require((body.outcome == "aggregated") == quorate, "the outcome does not follow from the quorum")
+    require((body.outcome == "aggregated") == quorate, "the outcome does not follow from the quorum")
     counted = current.admitted if quorate else {}
-    _require(
+    require(
         dict(body.updates) == {did: update.update for did, update in counted.items()},
         "the updates are not the admitted ones",
     )
-    _require(quorate or body.model == current.base_model, "a round without quorum changes no model")
+    require(quorate or body.model == current.base_model, "a round without quorum changes no model")
     answered = {*current.commitments, *current.refusals}
     silent = dict.fromkeys(
         (did for did in current.participants if did not in answered), "no-answer: nothing arrived before the deadline"
@@ -363,28 +271,26 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
 
 
 def _aborted(state: StudyState, entry: Entry, body: StudyAborted) -> StudyState:
-    _require(entry.round is None and entry.party is None, "the end of a study has neither round nor party")
-    _require(bool(state.weights), "the study has not started")
-    _require(state.round is None, "a round is under way")
-    _require(not state.complete, "no round is to come any more")
+    require(entry.round is None and entry.party is None, "the end of a study has neither round nor party")
+    require(bool(state.weights), "the study has not started")
+    require(state.round is None, "a round is under way")
+    require(not state.complete, "no round is to come any more")
     return replace(state, aborted=body.reason)
 
 
 def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
-    _require(entry.round is None and entry.party is None, "a settlement has neither round nor party")
-    _require(state.complete, "rounds are still to come")
-    _require(body.tables == tuple(done.value_table for done in state.closed), "the value tables are not the rounds'")
-    _require(
+    require(entry.round is None and entry.party is None, "a settlement has neither round nor party")
+    require(state.complete, "rounds are still to come")
+    require(body.tables == tuple(done.value_table for done in state.closed), "the value tables are not the rounds'")
+    require(
         [payment.party for payment in body.payments] == sorted(state.weights),
         "the payments do not name every institution once, in order",
     )
-    _require(
-        all(payment.site == state.site(payment.party) for payment in body.payments), "a payment names another site"
-    )
+    require(all(payment.site == state.site(payment.party) for payment in body.payments), "a payment names another site")
     fees = fees_due(state.plan.reward.fees, state.closed)
-    _require(all(each.fee == fees.get(each.party) for each in body.payments), "a fee does not follow from the rounds")
+    require(all(each.fee == fees.get(each.party) for each in body.payments), "a fee does not follow from the rounds")
     paid = sum(payment.total for payment in body.payments)
-    _require(paid + body.burned == state.plan.reward.minted, "payments and burn do not add up to the pool and the fees")
+    require(paid + body.burned == state.plan.reward.minted, "payments and burn do not add up to the pool and the fees")
     return replace(
         state,
         settled=True,

@@ -5,233 +5,38 @@ value and reward. Its canonical bytes are hashed; the hash is the study's identi
 travel as strings. An institution that signs an :class:`Agreement` agrees to one plan's hash and to nothing else.
 """
 
-from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, TransformerModel, size
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.parts import Part
 from federation.rules.schema import SchemaContract
-from federation.rules.wire import Did, Number, PositiveNumber, Sha256Hex, Slug, Text, Wire, describe, parse_toml
+from federation.rules.terms import (
+    Aggregation,
+    Cohort,
+    ConsentTerms,
+    Privacy,
+    Purpose,
+    Reward,
+    Rounds,
+    Training,
+    Validation,
+    Valuation,
+)
+from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
 PLAN_TYPE: Final = "application/vnd.accord.study-plan.v1+json"
 AGREEMENT_TYPE: Final = "application/vnd.accord.agreement.v1+json"
 PLAN_BYTES_MAX: Final = 256 * 1024
-MINTED_MAX: Final = 10**15
-"""The most that one study can pay, in micro-credits."""
-
-
-def _day(value: str) -> str:
-    date.fromisoformat(value)
-    return value
 
 
 W = TypeVar("W", bound=Wire)
-
-
-_Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-_Names = Annotated[tuple[_Name, ...], Field(min_length=1, max_length=64)]
-_Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
-_Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)]
-
-
-class Purpose(Wire):
-    """What the data is used for, in GA4GH DUO terms, and what the study declares about itself.
-
-    A declaration that is left out counts as not made: a consent that restricts it is then never a yes.
-
-    Attributes:
-        duo: the DUO permission that the study needs.
-        disease: for disease-specific research, the disease (MONDO).
-        statement: the purpose in words.
-        commercial: whether the use, or what comes of it, is commercial.
-        organisation: ``not-for-profit`` if every organisation that uses the data is; else ``for-profit``.
-        countries: where the data and the results are used (ISO 3166-1 alpha-2).
-        methods_development: whether general methods, software or algorithms are developed.
-        ancestry: whether it studies population origins or ancestry.
-        genetic: whether it studies genotypes.
-        clinical_care: whether it is also for clinical use and care.
-        research_types: its types of research, in the words or codes of those who give consent.
-        institutions: every institution that uses the data.
-        users: every person who uses the data.
-        project: the approved project that it belongs to.
-        publication_from: before which day it publishes nothing.
-        approvals: its ethics approvals (body and number).
-    """
-
-    duo: Annotated[str, StringConstraints(pattern=r"^DUO:\d{7}$")]
-    disease: Annotated[str, StringConstraints(pattern=r"^MONDO:\d{7}$")] | None = None
-    statement: Text
-    commercial: bool | None = None
-    organisation: Literal["not-for-profit", "for-profit"] | None = None
-    countries: Annotated[tuple[_Country, ...], Field(min_length=1, max_length=250)] | None = None
-    methods_development: bool | None = None
-    ancestry: bool | None = None
-    genetic: bool | None = None
-    clinical_care: bool | None = None
-    research_types: _Names | None = None
-    institutions: _Names | None = None
-    users: _Names | None = None
-    project: _Name | None = None
-    publication_from: _Day | None = None
-    approvals: _Names | None = None
-
-
-class Privacy(Wire):
-    """What a subject loses at most in this study, and how.
-
-    ``epsilon`` and ``delta`` bound the whole study, all rounds and the noisy cohort counts included. The node derives
-    the noise multiplier from them (``federation.rules.accounting``). ``clip`` bounds one subject's gradient (L2).
-    ``sampling_rate`` is the public Poisson rate q. ``order`` is the Renyi order of the filter.
-    """
-
-    unit: Literal["subject"]
-    epsilon: Annotated[Number, Field(gt=0, le=8)]
-    delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))]
-    clip: PositiveNumber
-    sampling_rate: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
-    order: Annotated[int, Field(ge=2, le=256)] = 8
-    cohort_noise_multiplier: Annotated[Number, Field(ge=2)] = Decimal(20)
-
-
-class Training(Wire):
-    """The steps that a node takes in a round, on sums over the nominal cohort."""
-
-    learning_rate: PositiveNumber
-    l2: Annotated[Number, Field(ge=0)] = Decimal(0)
-    local_steps: Annotated[int, Field(ge=1, le=1000)] = 1
-
-
-class Rounds(Wire):
-    """How many rounds, how many nodes make one valid, how long the coordinator waits.
-
-    A quorum must be there at once for a round to begin. With ``attendance`` = ``visits`` nodes are online now and then:
-    a round begins once a quorum was seen within the last ``deadline_s``, and gives everybody a deadline to commit and
-    another one to show the update.
-    """
-
-    count: Annotated[int, Field(ge=1, le=1000)]
-    participants: Annotated[int, Field(ge=1, le=14)]
-    quorum: Annotated[int, Field(ge=1, le=14)]
-    deadline_s: Annotated[int, Field(ge=1, le=604800)]
-    attendance: Literal["visits"] | None = None
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Rounds":
-        if self.quorum > self.participants:
-            raise ValueError("rounds.quorum cannot be above rounds.participants")
-        return self
-
-
-class Cohort(Wire):
-    """The smallest cohort that a node may train on, judged on a noisy count; and which part of its people, if not all.
-
-    Attributes:
-        minimum: people.
-        part: by the public rule of ``federation.rules.parts``, such as ``01`` for one quarter; studies on parts without
-            common people spend separate budgets.
-    """
-
-    minimum: Annotated[int, Field(ge=1)]
-    part: Part | None = None
-
-
-class Aggregation(Wire):
-    """How updates become the next model.
-
-    ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
-    is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
-    """
-
-    rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
-    weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
-    norm_bound: PositiveNumber
-    tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
-
-    @model_validator(mode="after")
-    def _asked(self) -> "Aggregation":
-        asks = self.rule not in ("weighted-mean", "geometric-median")
-        if asks != (self.tolerated is not None):
-            raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
-        return self
-
-
-class Valuation(Wire):
-    """How an institution's value is measured: by ``method`` from the bounded negative log loss (nats, 0 .. bound)."""
-
-    method: Literal["shapley", "banzhaf", "leave-one-out", "beta-16-1", "beta-4-1", "beta-1-4", "beta-1-16"]
-    utility: Literal["negative-log-loss"]
-    loss_bound: PositiveNumber = Decimal(4)
-
-
-class Reward(Wire):
-    """What institutions are paid: parts of a pool by what they measurably brought, and fees for taking part.
-
-    Attributes:
-        pool_microcredits: what is shared out.
-        minimum_share: a share below it of the pool is burned.
-        pay: by each institution's ``value`` (so also where nothing is said), or by its ``lower-bound``: the value less
-            ``z`` standard errors (``federation.learning.uncertainty``).
-        fees: did -> micro-credits for taking part in every round that counts (``payouts.fees_due``); with it, nobody
-            else can take part.
-        outcome: the market that the fees come from, the SHA-256 of its signed outcome (``offers.MarketOutcome``).
-    """
-
-    pool_microcredits: Annotated[int, Field(ge=0, le=MINTED_MAX)]
-    minimum_share: Annotated[Number, Field(ge=0, le=1)] = Decimal(0)
-    pay: Literal["value", "lower-bound"] | None = None
-    z: Annotated[Number, Field(gt=0, le=10)] | None = None
-    fees: Annotated[dict[Did, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=14)] | None = None
-    outcome: Sha256Hex | None = None
-
-    @property
-    def minted(self) -> int:
-        """Micro-credits that wait in the study's escrow: the pool and all fees."""
-        return self.pool_microcredits + sum((self.fees or {}).values())
-
-    @model_validator(mode="after")
-    def _asked(self) -> "Reward":
-        asks = self.pay == "lower-bound"
-        if asks != (self.z is not None):
-            raise ValueError(f"reward.z {'is needed' if asks else 'has no meaning'} with pay = {self.pay or 'value'}")
-        return self
-
-    @model_validator(mode="after")
-    def _payable(self) -> "Reward":
-        if self.minted > MINTED_MAX:
-            raise ValueError(f"the pool and all fees together are above {MINTED_MAX} micro-credits")
-        if self.outcome is not None and self.fees is None:
-            raise ValueError("reward.outcome has no meaning without reward.fees")
-        return self
-
-
-class Validation(Wire):
-    """The sponsor's validation set: drawn by ``rule``, committed by hash before the study opens.
-
-    ``commitment`` = tagged_hash("validation", salt, file bytes) in hex. ``disclosure``: who sees the rows after the
-    last round (``public`` exports them with the study; ``sealed`` keeps them with the sponsor).
-    """
-
-    rule: Text
-    commitment: Sha256Hex
-    disclosure: Literal["public", "sealed"] = "sealed"
-
-
-class ConsentTerms(Wire):
-    """Which mechanism binds.
-
-    Each subject's own ``consent`` or ``hipaa-authorization``; or, for a whole source, one ``licence`` or ``dpa`` of its
-    owner, or one ``ehds-permit``.
-    """
-
-    kind: Literal["consent", "licence", "dpa", "hipaa-authorization", "ehds-permit"] = "consent"
 
 
 class StudyPlan(Wire):

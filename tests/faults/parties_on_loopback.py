@@ -33,7 +33,7 @@ from federation.coordinator.membership import Membership, invite
 from federation.coordinator.protocols import JoinRequest
 from federation.rules.entries import Entry, open_entry
 from federation.rules.instant import format_instant
-from federation.rules.replay import StudyState
+from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan
 from federation.settings import PartySettings
 from federation.storage.database import write

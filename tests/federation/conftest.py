@@ -38,7 +38,8 @@ from federation.rules.fixedpoint import pack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.merkle import EMPTY_ROOT
-from federation.rules.replay import StudyState, apply, begin, weights_of
+from federation.rules.replay import apply, begin, weights_of
+from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, plan_from_toml
 from federation.rules.validation import read_validation, validation_commitment
 from federation.storage.blobs import MemoryBlobStore

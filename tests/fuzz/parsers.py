@@ -102,15 +102,9 @@ from federation.rules.offers import (
     open_outcome,
     open_price,
 )
-from federation.rules.replay import StudyState, apply, begin
-from federation.rules.study import (
-    AGREEMENT_TYPE,
-    PLAN_TYPE,
-    open_agreement,
-    open_plan,
-    plan_from_toml,
-    read,
-)
+from federation.rules.replay import apply, begin
+from federation.rules.state import StudyState
+from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
 from federation.rules.validation import read_validation
 from federation.settings import PartySettings, load_settings
 from federation.settlement.accounts import read_accounts

@@ -13,7 +13,7 @@ from consent.rules.diseases import BROADER, NAMES, ancestors
 from consent.rules.duo import MODIFIERS, NOTHING_DECLARED, PERMISSIONS, Declared, Verdict, label_of, moment_of
 from consent.rules.purposes import Consented, Wanted, covers, judge, needs_person
 from consent.rules.reasons import TEXTS
-from federation.rules.study import Purpose
+from federation.rules.terms import Purpose
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 GRU, HMB, DS, NRES, CC = "DUO:0000042", "DUO:0000006", "DUO:0000007", "DUO:0000004", "DUO:0000043"

@@ -16,7 +16,7 @@ from federation.rules.documents import Update, open_signed
 from federation.rules.entries import UpdateRefused
 from federation.rules.fixedpoint import SCALE, pack, unpack
 from federation.rules.keys import PublicKey
-from federation.rules.replay import ClosedRound
+from federation.rules.state import ClosedRound
 from federation.storage.database import write
 
 Watch = Callable[[Delivery], Fate | None]

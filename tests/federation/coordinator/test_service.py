@@ -25,7 +25,8 @@ from federation.rules.checkpoint import finality_quorum
 from federation.rules.entries import StudySettled
 from federation.rules.fixedpoint import from_fixed, pack, unpack
 from federation.rules.keys import PublicKey
-from federation.rules.replay import StudyState, begin, replay
+from federation.rules.replay import begin, replay
+from federation.rules.state import StudyState
 from federation.rules.validation import read_validation
 from federation.rules.valuation import shapley
 from federation.rules.wire import plain_decimal

@@ -18,13 +18,13 @@ from federation.rules.study import (
     AGREEMENT_TYPE,
     PLAN_TYPE,
     Agreement,
-    ConsentTerms,
     StudyPlan,
     open_agreement,
     open_plan,
     plan_from_toml,
     read,
 )
+from federation.rules.terms import ConsentTerms
 from federation.rules.wire import plain_decimal
 
 KEY = PrivateKey(bytes([1]) * 32)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import OperatorError, PeerError
-from federation.rules.study import Valuation
+from federation.rules.terms import Valuation
 from federation.rules.valuation import (
     BETAS,
     METHODS,

@@ -1,0 +1,109 @@
+"""What a log says so far about one study: the value that :mod:`federation.rules.replay` folds entries into."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from federation.errors import PeerError
+from federation.rules import admission
+from federation.rules.documents import Update
+from federation.rules.entries import Payment
+from federation.rules.keys import PublicKey
+from federation.rules.ledger import Ledger
+from federation.rules.study import Agreement, StudyPlan
+
+RoundPhase = Literal["idle", "open", "revealing"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundState:
+    """The round in progress."""
+
+    number: int
+    base_model: str
+    participants: tuple[str, ...]
+    deadline: datetime
+    phase: RoundPhase = "open"
+    commitments: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    admitted: Mapping[str, Update] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedRound:
+    """A round that is over. ``refused`` maps a party to the reason why nothing of it is in the model."""
+
+    number: int
+    base_model: str
+    model: str
+    value_table: str
+    outcome: str
+    participants: tuple[str, ...]
+    admitted: Mapping[str, Update]
+    refused: Mapping[str, str]
+    entry_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudyState:
+    """All that the log says so far about one study. Parties are did strings."""
+
+    plan: StudyPlan
+    plan_blob: str
+    coordinator: PublicKey
+    size: int = 0
+    published: bool = False
+    last_time: datetime | None = None
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
+    weights: Mapping[str, int] = field(default_factory=dict)
+    model: str | None = None
+    first_model: str | None = None
+    round: RoundState | None = None
+    closed: tuple[ClosedRound, ...] = ()
+    consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
+    payments: tuple[Payment, ...] = ()
+    tables: tuple[str, ...] = ()
+    burned: int = 0
+    aborted: str = ""
+    settled: bool = False
+    ledger: Ledger = field(default_factory=Ledger)
+    entry_ids: frozenset[str] = frozenset()
+
+    @property
+    def study(self) -> str:
+        """The study's id."""
+        return self.plan.study_id
+
+    @property
+    def witnesses(self) -> tuple[PublicKey, ...]:
+        """Who cosigns: the institutions whose agreement was admitted, in the order of their did."""
+        return tuple(PublicKey.from_did(did) for did in sorted(self.agreements))
+
+    def site(self, did: str) -> str:
+        """The short name of a party."""
+        return self.agreements[did].site
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Parties that may take part in the next round, sorted."""
+        return tuple(sorted(did for did in self.weights if did not in self.revoked))
+
+    @property
+    def complete(self) -> bool:
+        """Every round is closed (or the study was aborted, or too few are left to take part)."""
+        rounds = self.plan.rounds
+        over = self.aborted or len(self.closed) == rounds.count or len(self.active) < rounds.quorum
+        return self.round is None and bool(self.weights) and bool(over)
+
+
+def require(condition: bool, why: str) -> None:
+    """Refuse an entry that breaks a rule.
+
+    Raises:
+        PeerError: ``condition`` does not hold; ``why`` says which rule, without a full stop.
+    """
+    if not condition:
+        raise PeerError(f"{why}.", remedy="Keep the log as evidence and ask the coordinator to explain it.")
