@@ -1,7 +1,8 @@
 """A running node: connects to the coordinator, agrees, contributes, witnesses, keeps its consent log.
 
-The node dials out and listens nowhere; the coordinator's requests come back over that connection. All that must last is
-in the folder: a node that was killed goes on where its database stands.
+The node dials out; the coordinator's requests come back over that connection. It listens only where its settings say
+that it passes models on to the study's other nodes. All that must last is in the folder: a node that was killed goes on
+where its database stands.
 """
 
 import logging
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Engine
 
@@ -41,6 +42,7 @@ from federation.coordinator.relay import ask_through
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
+from federation.network.sharing import Gates, Sharing
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX
@@ -48,6 +50,7 @@ from federation.rules.fixedpoint import packed_size
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.sharing import may_share, shared_models
 from federation.rules.study import StudyPlan, open_agreement, open_plan
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
@@ -63,6 +66,8 @@ _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
 _REFUSED_AGAIN_S: Final = 10
 _COSIGN_S: Final = 10.0
+SHARED_BYTES_MIN: Final = 4 << 20
+"""A model below this comes from the coordinator at once; asking around would take longer."""
 GRANTS_WAIT_S_MAX: Final = 10.0
 GRANTS_WAIT_SHARE: Final = 0.2
 """Of a round's deadline: how long a round waits for grants that wait for witnesses, at most."""
@@ -119,6 +124,7 @@ class NodeParts:
     clock: Callable[[], datetime] = system_clock
     consent_batch_s: float = 60.0
     subject_share_percent: int = 50
+    peer_models: Literal["off", "fetch", "serve"] = "fetch"
 
 
 class Node:
@@ -162,7 +168,7 @@ class Node:
             registry=parts.registry,
             participation=self._participation,
             blobs=parts.blobs,
-            fetch=self._fetch,
+            fetch=self._fetch_model,
             noise=parts.noise,
             clock=parts.clock,
             dataset=membership.dataset or None,
@@ -186,6 +192,8 @@ class Node:
             evidence=parts.evidence,
             clock=parts.clock,
         )
+        self._model_bytes = packed_size(parameter_count(self._plan))
+        self._sharing = self._shares() if parts.peer_models != "off" else None
         self._compared = 0
         self._delivered = b""
         self._problem = self._away = ""
@@ -210,6 +218,8 @@ class Node:
         exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
         exchange.serve(CONSENT_COSIGN, self._consent_witness.handle, max_bytes=CONSENT_COSIGN_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
+        if self._sharing is not None:
+            self._sharing.serve()
         exchange.keep_connected(self._parts.membership.address)
         return runtime
 
@@ -249,6 +259,8 @@ class Node:
         document = membership.revocation or membership.agreement
         now = self._parts.clock()
         waiting = self._refused_at is not None and (now - self._refused_at).total_seconds() < _REFUSED_AGAIN_S
+        if self._sharing is not None:
+            self._sharing.tidy()
         there = self._coordinator in self._parts.exchange.connected()
         if document != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
@@ -327,7 +339,28 @@ class Node:
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
-            max_bytes=max(CHUNK_BYTES_MAX, packed_size(parameter_count(self._plan))),
+            max_bytes=max(CHUNK_BYTES_MAX, self._model_bytes),
+        )
+
+    def _fetch_model(self, name: str) -> bytes:
+        """A round's base model: a large one from whichever party has it, else from the coordinator."""
+        if self._sharing is None or self._model_bytes < SHARED_BYTES_MIN:
+            return self._fetch(name)
+        return self._sharing.fetch(name, timeout_s=_REQUEST_S, max_bytes=self._model_bytes)
+
+    def _shares(self) -> Sharing:
+        """This node's part in passing models on, gated by the log as the node's replica knows it."""
+        gates = Gates(
+            party=lambda key: may_share(self._witness.state, key.did),
+            named=lambda name: name in shared_models(self._witness.state),
+        )
+        return Sharing(
+            self._parts.exchange,
+            self._coordinator,
+            self._plan.study_id,
+            self._parts.blobs,
+            gates=gates,
+            gives=self._parts.peer_models == "serve",
         )
 
     def _finished(self) -> bool:

@@ -30,7 +30,10 @@ DatabaseUrl = Annotated[
     str, StringConstraints(pattern=r"^$|^postgres(ql)?(\+psycopg)?://[!#-\[\]-~]{1,2000}$", max_length=2048)
 ]
 
-_FROM_ENVIRONMENT: Final = ("listen", "announce", "log_level", "log_format", "health", "proxy", "request_timeout_s")
+_FROM_ENVIRONMENT: Final = (
+    *("listen", "announce", "proxy", "peer_models", "request_timeout_s"),
+    *("log_level", "log_format", "health"),
+)
 _FILE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -49,6 +52,7 @@ class PartySettings(BaseModel):
     health: HostAndPort = ""
     proxy: ProxyUrl = ""
     request_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 30
+    peer_models: Literal["off", "fetch", "serve"] = "fetch"
     lifetime_epsilon: Annotated[Number, Field(gt=0, le=8)] = Decimal(3)
     lifetime_delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("1e-5")
     renyi_order: Annotated[int, Field(ge=2, le=256)] = 8

@@ -1,4 +1,7 @@
-"""A node's end of the network: it dials one coordinator, through the proxy of its settings, and listens nowhere."""
+"""A node's end of the network: it dials one coordinator, through the proxy of its settings.
+
+It listens nowhere, unless its settings say that it passes models on to the other nodes of its study.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -9,19 +12,21 @@ if TYPE_CHECKING:
     from federation.network.host import Libp2pHost
 
 
-def host_of(opened: NodeFolder, coordinator: PublicKey) -> "Libp2pHost":
-    """The running host; close it at the end. Only ``coordinator`` is let in.
+def host_of(opened: NodeFolder, coordinator: PublicKey, *, serving: bool = False) -> "Libp2pHost":
+    """The running host; close it at the end. Only ``coordinator`` is let in (and guests, where models are passed on).
 
     Raises:
         OperatorError: the settings' proxy is not understood.
+        UnavailableError: it is to listen, and the port is taken.
     """
     from federation.network.host import Libp2pHost  # loads libp2p, which takes a second
     from federation.network.tunnel import proxy_of
 
-    url = opened.settings.proxy
+    url, listens = opened.settings.proxy, serving and opened.settings.peer_models == "serve"
     return Libp2pHost(
         opened.key,
-        listen=None,
+        listen=opened.settings.listen if listens else None,
+        announce=opened.settings.announce if listens else (),
         allowed=lambda peer: peer == coordinator,
         proxy=proxy_of(url) if url else None,
     )

@@ -132,7 +132,7 @@ def run(
         from clients.node import Node
         from federation.cli.health import health
 
-        with host_of(opened, PublicKey.from_did(membership.coordinator)) as host:
+        with host_of(opened, PublicKey.from_did(membership.coordinator), serving=True) as host:
             node = Node(
                 NodeParts(
                     key=opened.key,
@@ -145,6 +145,7 @@ def run(
                     evidence=opened.evidence,
                     consent_batch_s=consent_batch_s,
                     subject_share_percent=opened.settings.subject_share_percent,
+                    peer_models=opened.settings.peer_models,
                 )
             )
             note(f"{membership.site} takes part in {membership.study}")

@@ -21,7 +21,9 @@ from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
 from federation.rules.fixedpoint import pack
+from federation.rules.keys import PublicKey
 from federation.rules.replay import weights_of
+from federation.rules.sharing import may_share, shared_models
 from federation.rules.state import StudyState
 from federation.storage.blobs import BlobStore
 
@@ -38,6 +40,7 @@ from .protocols import (
 )
 from .relay import Relay
 from .rounds import RoundRunner
+from .sources import Sources
 from .status import awaited, awaited_cosignatures, phase
 from .valuing import Valuer
 from .witnessing import Witnessing
@@ -107,7 +110,9 @@ class StudyService:
         exchange.serve(CHECKPOINT, lambda _peer, _payload: self._history.newest_note(), max_bytes=0)
         serve_blobs(exchange, self._parts.blobs)
         serve_probe(exchange, system_clock)
-        Relay(exchange, self._history.state.study, membership.allowed).serve()
+        study = self._history.state.study
+        Relay(exchange, study, membership.allowed).serve()
+        Sources(exchange, self._parts.blobs, study, party=self._is_party, named=self._names).serve()
 
     def run(self, *, until_settled: bool = False) -> None:
         """The loop, until ``stop`` is set (or the study is settled and every connected witness has cosigned)."""
@@ -150,6 +155,12 @@ class StudyService:
             "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
             "settled": state.settled,
         }
+
+    def _is_party(self, key: PublicKey) -> bool:
+        return may_share(self._history.state, key.did)
+
+    def _names(self, blob: str) -> bool:
+        return blob in shared_models(self._history.state)
 
     def _turn(self) -> None:
         """Tell the status while a round waits for answers, at most once a second; let visitors catch up on the log."""

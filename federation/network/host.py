@@ -107,9 +107,11 @@ class Libp2pHost:
         """See :meth:`Exchange.addresses`."""
         return self._addresses
 
-    def serve(self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False) -> None:
+    def serve(
+        self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False, guests: Gate | None = None
+    ) -> None:
         """See :meth:`Exchange.serve`."""
-        self._reception.services[protocol] = Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
+        self._reception.services[protocol] = Service(handler, max_bytes, strangers, guests)
         self._loop.run(self._register, protocol)
 
     def request(
@@ -249,7 +251,7 @@ class Libp2pHost:
         """Whether a connection holds what its peer may; the gate is asked only where a stranger's bounds are passed."""
         if within(connection.muxed_conn, known=False):
             return True
-        known = peer is not None and self._allowed(peer)
+        known = peer is not None and (self._allowed(peer) or self._reception.invites(peer))
         return known and within(connection.muxed_conn, known=True)
 
     async def _keep_only(self, stream: INetStream, peer: PublicKey) -> None:

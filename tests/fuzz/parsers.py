@@ -52,6 +52,7 @@ from federation.coordinator.protocols import (
 )
 from federation.coordinator.rate import RateBound
 from federation.coordinator.relay import Relay
+from federation.coordinator.sources import Sources
 from federation.errors import AccordError, ConsentError, OperatorError, PeerError, UnavailableError
 from federation.export.manifest import MANIFEST_TYPE, ExportedFile, Manifest, sign_manifest
 from federation.flower import messages
@@ -65,7 +66,16 @@ from federation.network.exchange import peer_of
 from federation.network.frames import FrameReader, pieces
 from federation.network.host import Libp2pHost
 from federation.network.memory import Delivery, Fate
+from federation.network.pieces import (
+    Lead,
+    PieceRequest,
+    SourcesReply,
+    SourcesRequest,
+    open_piece,
+    piece_answer,
+)
 from federation.network.probe import PROBE
+from federation.network.sharing import Gates, Sharing
 from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
 from federation.rules import events, merkle
@@ -531,10 +541,38 @@ def _doors(study: InMemoryStudy, traffic: dict[str, list[bytes]]) -> dict[str, P
         "door: consent cosign": Parser(
             lambda data: witness.handle(birch.key.public, _shown(data, birch.key)), (request,)
         ),
+        **_sharing(study),
         "cosign reply": Parser(partial(read, CosignReply), (CosignReply(size=3, cosignature="x").to_payload(),)),
         "consent cosign reply": Parser(partial(read, CosigningReply), (CosigningReply(size=3).to_payload(),)),
         "cosign request": Parser(partial(read, CosignRequest), (traffic[COSIGN][0],)),
         "join request": Parser(partial(read, JoinRequest), tuple(traffic[JOIN][:1])),
+    }
+
+
+def _sharing(study: InMemoryStudy) -> dict[str, Parser]:
+    """Models in pieces: what a node asks, what it is answered, what another node asks of it."""
+    ash, model = study["ash"].key.public, study.history.state.first_model or ""
+    plan = study.plan.study_id
+    sources = Sources(
+        study.exchange, study.blobs, plan, party=ash.__eq__, named=model.__eq__, rate=EASY, clock=lambda: 0.0
+    )
+    gates = Gates(party=lambda _key: True, named=model.__eq__)
+    giver = Sharing(study.exchange, study.key.public, plan, study.blobs, gates=gates, gives=True)
+    address = f"/ip4/192.0.2.1/tcp/4001/p2p/{ash.peer_id}"
+    asked = SourcesRequest(study=plan, name=model, held="0", addresses=(address,), cut=True)
+    reply = SourcesReply(size=9, pieces=("0" * 64,), take=(0,), leads=(Lead(address=address, held="1"),))
+    piece = PieceRequest(study=plan, name=model, number=0)
+    return {
+        "door: sources": Parser(
+            lambda data: sources.handle(ash, _settled(data)), (asked.to_payload(),), (PeerError, UnavailableError)
+        ),
+        "sources": Parser(lambda data: read(SourcesReply, _settled(data)), (reply.to_payload(),)),
+        "door: piece": Parser(
+            lambda data: giver._give(ash, _settled(data)),
+            (piece.to_payload(),),
+            (PeerError, UnavailableError),
+        ),
+        "piece": Parser(partial(open_piece, count=12), (piece_answer(0b101, b"piece"), piece_answer(0, b""))),
     }
 
 
