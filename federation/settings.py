@@ -20,6 +20,17 @@ Multiaddress = Annotated[
     str, StringConstraints(pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}$", max_length=300)
 ]
 
+Announced = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}(/ws|/wss|/tls/ws)?$", max_length=300
+    ),
+]
+
+WebSocketAddress = Annotated[
+    str, StringConstraints(pattern=r"^$|^/(ip4|ip6)/[0-9a-fA-F.:]{1,45}/tcp/[0-9]{1,5}/ws$", max_length=300)
+]
+
 HostAndPort = Annotated[str, StringConstraints(pattern=r"^$|^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):[0-9]{1,5}$")]
 
 # As `DatabaseUrl`, without what a TOML string would have to escape.
@@ -31,7 +42,7 @@ DatabaseUrl = Annotated[
 ]
 
 _FROM_ENVIRONMENT: Final = (
-    *("listen", "announce", "proxy", "peer_models", "request_timeout_s"),
+    *("listen", "websocket", "announce", "proxy", "peer_models", "request_timeout_s"),
     *("log_level", "log_format", "health"),
 )
 _FILE_BYTES_MAX: Final = 64 * 1024
@@ -46,7 +57,8 @@ class PartySettings(BaseModel):
     role: Literal["coordinator", "node"]
     name: Slug
     listen: Multiaddress = "/ip4/127.0.0.1/tcp/0"
-    announce: tuple[Multiaddress, ...] = ()
+    websocket: WebSocketAddress = ""
+    announce: tuple[Announced, ...] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     health: HostAndPort = ""

@@ -26,6 +26,7 @@ def host_of(opened: NodeFolder, coordinator: PublicKey, *, serving: bool = False
     return Libp2pHost(
         opened.key,
         listen=opened.settings.listen if listens else None,
+        websocket=(opened.settings.websocket or None) if listens else None,
         announce=opened.settings.announce if listens else (),
         allowed=lambda peer: peer == coordinator,
         proxy=proxy_of(url) if url else None,

@@ -9,6 +9,8 @@ import typer
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
 from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator
+from federation.errors import OperatorError
+from federation.network.addresses import is_websocket
 from federation.settings import make_settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ def init(
     listen: Annotated[
         str, typer.Option("--listen", help="Where nodes dial in, as a multiaddress; port 0 lets the system choose.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    websocket: Annotated[
+        str, typer.Option("--websocket", help="Where it also takes WebSockets, as /ip4/ADDRESS/tcp/PORT/ws.")
+    ] = "",
     announce: Annotated[
         list[str] | None, typer.Option("--announce", help="The address that invitations name, if it differs.")
     ] = None,
@@ -37,7 +42,13 @@ def init(
     Example: accord coordinator init --dir coordinator --listen /ip4/0.0.0.0/tcp/4001
     """
     settings = make_settings(
-        {"role": "coordinator", "name": name, "listen": free_port(listen), "announce": tuple(announce or ())}
+        {
+            "role": "coordinator",
+            "name": name,
+            "listen": free_port(listen),
+            "websocket": websocket,
+            "announce": tuple(announce or ()),
+        }
     )
     opened = create_coordinator(folder, settings)
     data = {"dir": str(folder), "did": opened.key.public.did, "address": address_of(opened), "name": name}
@@ -89,9 +100,20 @@ def status(
     emit(data, as_json=as_json, text=status_text(data))
 
 
-def address_of(opened: CoordinatorFolder) -> str:
-    """The address that invitations name."""
-    base = opened.settings.announce[0] if opened.settings.announce else opened.settings.listen
+def address_of(opened: CoordinatorFolder, *, web: bool = False) -> str:
+    """The address that invitations name; ``web``: the first that is a WebSocket's.
+
+    Raises:
+        OperatorError: there is no such address.
+    """
+    settings = opened.settings
+    named = (*settings.announce, settings.listen, *([settings.websocket] if settings.websocket else []))
+    base = next((address for address in named if is_websocket(address) or not web), None)
+    if base is None:
+        raise OperatorError(
+            "This coordinator names no WebSocket address.",
+            remedy='Set `websocket`, and `announce` to what nodes reach, e.g. ["/dns4/study.example.org/tcp/443/wss"].',
+        )
     return f"{base}/p2p/{opened.key.public.peer_id}"
 
 
@@ -169,6 +191,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     with Libp2pHost(
         opened.key,
         listen=opened.settings.listen,
+        websocket=opened.settings.websocket or None,
         announce=opened.settings.announce,
         allowed=membership.allowed,
     ) as host:

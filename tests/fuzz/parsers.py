@@ -20,9 +20,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import trio
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from libp2p.io.exceptions import ConnectionClosedError
 from sealed_market import COORDINATOR, DIDS, KEYS, Played, draft
 from study_in_memory import SALT, InMemoryStudy
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request
 
 from clients.apps.project import described
 from clients.data.dataset import read_file
@@ -78,6 +82,7 @@ from federation.network.probe import PROBE
 from federation.network.sharing import Gates, Sharing
 from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
+from federation.network.websocket import WebSocketStream
 from federation.rules import events, merkle
 from federation.rules.admission import check_update, consent_origin
 from federation.rules.canonical import canonical_bytes, parse, parse_canonical, sha256_hex
@@ -205,6 +210,7 @@ def _transport(study: InMemoryStudy) -> dict[str, Parser]:
         f"/ip4/127.0.0.1/tcp/4001/p2p/{peer.peer_id}".encode(),
         f"/ip6/::1/tcp/443/p2p/{peer.peer_id}".encode(),
         invitation.address.encode(),
+        f"/dns4/a.example/tcp/443/wss/p2p/{peer.peer_id}".encode(),
     ]
     heads = [b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\nrest", b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n"]
     return {
@@ -226,6 +232,7 @@ def _transport(study: InMemoryStudy) -> dict[str, Parser]:
         "address": Parser(_text(_address), tuple(addresses), (OperatorError,)),
         "listen address": Parser(_text(listen_address), (b"/ip4/0.0.0.0/tcp/4001", b"/ip6/::/tcp/0"), (OperatorError,)),
         "proxy's answer": Parser(_proxy_answer, tuple(heads), ()),
+        "websocket": Parser(_websocket, (b"\x82\x84\0\0\0\0data\x89\x80\0\0\0\0",), (ConnectionClosedError,)),
         "proxy's address": Parser(_text(proxy_of), (b"http://ward:s%20x@proxy.example:3128/",), (OperatorError,)),
     }
 
@@ -283,6 +290,35 @@ def _proxy_answer(data: bytes) -> tuple[int | None, bytes]:
         head, rest = done.value
         return status_of(head), rest
     raise AssertionError("it waits")
+
+
+class _Line(_Bytes):
+    """The same, to which one may write."""
+
+    async def send_all(self, data: bytes) -> None:
+        assert data
+
+
+def _websocket(data: bytes) -> bytes:
+    """What comes inside an open WebSocket; it is never more than came."""
+    protocol = WSConnection(ConnectionType.SERVER)
+    protocol.receive_data(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert isinstance(next(iter(protocol.events())), Request)
+    protocol.send(AcceptConnection())
+    stream = WebSocketStream(_Line(data), protocol)  # type: ignore[arg-type]  # as far as it is used
+
+    async def read() -> bytes:
+        heard = b""
+        while piece := await stream.read(4096):
+            heard += piece
+        return heard
+
+    heard = trio.run(read)
+    assert len(heard) <= len(data)
+    return heard
 
 
 def _agreement(study: InMemoryStudy) -> bytes:
