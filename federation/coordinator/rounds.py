@@ -9,18 +9,16 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from federation.errors import AccordError, PeerError
 from federation.flower.grid import ExchangeGrid, node_id_of
 from federation.flower.strategy import AccordStrategy
-from federation.network.blobs import fetch_blob
 from federation.network.exchange import Exchange
 from federation.rules.admission import AdmissionError, check_arrays, check_update, parameter_count
-from federation.rules.audit import Vector
-from federation.rules.documents import CHUNK_BYTES_MAX, Commitment, Refusal, Update, open_signed
+from federation.rules.documents import Commitment, Refusal, open_signed
 from federation.rules.entries import (
     CommitmentsClosed,
     ParticipationRefused,
@@ -31,12 +29,13 @@ from federation.rules.entries import (
     UpdateCommitted,
     UpdateRefused,
 )
-from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
 from federation.rules.state import RoundState
+from federation.rules.vectors import pack_vector, unpack_vector
 from federation.storage.blobs import BlobStore
 
+from .gathering import Gathering
 from .history import StudyHistory
 from .valuing import Valuer
 
@@ -44,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 _RESEND_S = 2.0
 _POLL_S = 0.02
-_BLOB_TIMEOUT_S = 30.0
 
 OnReply = Callable[[PublicKey, Any], None]
 
@@ -83,6 +81,8 @@ class RoundRunner:
         self._valuer = valuer
         self._stop = stop
         self._on_turn = on_turn
+        plan = history.state.plan
+        self._gathering = Gathering(exchange, blobs, lambda update, packed: check_arrays(update, packed, plan))
 
     def open(self) -> None:
         """Append the next round's opening."""
@@ -171,14 +171,23 @@ class RoundRunner:
             now = self._current()
             return set(now.commitments) - set(now.admitted) - set(now.rejected)
 
-        self._converse(messages, wanted=undecided, until=lambda: time.monotonic() >= deadline, on_reply=self._admit)
+        self._converse(
+            messages,
+            wanted=undecided,
+            busy=lambda: self._gathering.under_way,
+            until=lambda: time.monotonic() >= deadline,
+            on_reply=self._take_up,
+            on_turn=self._decide,
+        )
         if self._stop.is_set():
             return
+        coming = self._gathering.under_way
         for did in sorted(undecided()):
-            self._refuse(PublicKey.from_did(did), AdmissionError("not-revealed", "no answer before the deadline"))
+            what = "its arrays had not arrived at the deadline" if did in coming else "no answer before the deadline"
+            self._refuse(PublicKey.from_did(did), AdmissionError("not-revealed", what))
 
-    def _admit(self, party: PublicKey, reply: Any) -> None:
-        """Check a shown update, fetch its arrays, check them, and log the decision."""
+    def _take_up(self, party: PublicKey, reply: Any) -> None:
+        """Check a shown update; its arrays are fetched and checked in the background, and then decided on."""
         name, data = self._strategy.answer_of(reply)
         state = self._history.state
         current = self._current()
@@ -194,19 +203,25 @@ class RoundRunner:
                 commitment=current.commitments[party.did],
                 consent_log=state.consent_logs.get(party.did),
             )
-            check_arrays(update, self._fetch(party, update), state.plan)
         except AdmissionError as error:
             self._refuse(party, error)
             return
-        self._history.append(UpdateAdmitted(envelope=data.decode("utf-8")), round_number=current.number, party=party)
+        self._gathering.begin(party, data, update)
 
-    def _fetch(self, party: PublicKey, update: Update) -> bytes:
-        for name in update.chunks:
-            if not self._blobs.has(name):
-                fetch_blob(
-                    self._exchange, party, name, self._blobs, timeout_s=_BLOB_TIMEOUT_S, max_bytes=CHUNK_BYTES_MAX
-                )
-        return b"".join(self._blobs.get(name) for name in update.chunks)
+    def _decide(self) -> None:
+        """Log the decision about every update whose arrays have come, or proved to be wrong."""
+        number = self._current().number
+        for done in self._gathering.ended():
+            if done.error is None:
+                body = UpdateAdmitted(envelope=done.data.decode("utf-8"))
+                self._history.append(body, round_number=number, party=done.party)
+            elif isinstance(done.error, AdmissionError):
+                self._refuse(done.party, done.error)
+            else:
+                self._ignore(done.party, done.error)
+
+    def _ignore(self, party: PublicKey, error: AccordError) -> None:
+        logger.warning("answer of %s ignored: %s", self._history.state.site(party.did), error.message)
 
     def _refuse(self, party: PublicKey, error: AdmissionError) -> None:
         logger.warning("update of %s refused: %s", self._history.state.site(party.did), error.message)
@@ -218,18 +233,16 @@ class RoundRunner:
 
     def _close(self, current: RoundState) -> None:
         state = self._history.state
-        base = unpack(self._blobs.get(current.base_model), length=parameter_count(state.plan))
+        encoding = state.plan.aggregation.encoding
+        base = unpack_vector(self._blobs.get(current.base_model), encoding, length=parameter_count(state.plan))
         quorate = len(current.admitted) >= state.plan.rounds.quorum
         counted = dict(current.admitted) if quorate else {}
-        vectors: dict[str, Vector] = {
-            did: check_arrays(update, b"".join(self._blobs.get(name) for name in update.chunks), state.plan)
-            for did, update in sorted(counted.items())
-        }
+        vectors = self._gathering.take(counted)
         result = self._strategy.aggregate_vectors(base, vectors, state.weights)
         body = RoundClosed(
             outcome="aggregated" if quorate else "no-quorum",
             updates={did: update.update for did, update in counted.items()},
-            model=self._blobs.put(pack(result)),
+            model=self._blobs.put(pack_vector(result, encoding)),
             value_table=self._valuer.seal(state, base=base, updates=vectors),
         )
         self._history.append(body, round_number=current.number)
@@ -241,8 +254,12 @@ class RoundRunner:
         wanted: Callable[[], set[str]],
         until: Callable[[], bool],
         on_reply: OnReply,
+        busy: Callable[[], Collection[str]] = tuple,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """Push each message to its node, again when it comes back, and handle replies as they arrive.
+
+        Who is ``wanted`` and ``busy`` (did) has answered, and is waited for without being asked again.
 
         A node's misbehaviour is logged and ends nothing: the others go on, and at the deadline it has not answered.
         """
@@ -254,7 +271,7 @@ class RoundRunner:
             if not missing:
                 return
             self._on_turn()
-            there = self._exchange.connected()
+            there = {party for party in self._exchange.connected() if party.did not in busy()}
             due = [
                 party
                 for party in by_party
@@ -269,7 +286,8 @@ class RoundRunner:
                 try:
                     on_reply(party, reply)
                 except AccordError as error:
-                    logger.warning("answer of %s ignored: %s", self._history.state.site(party.did), error.message)
+                    self._ignore(party, error)
+            on_turn()
             time.sleep(_POLL_S)
 
     def _party_of(self, message: Any) -> PublicKey:

@@ -20,9 +20,9 @@ from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
-from federation.rules.fixedpoint import pack
 from federation.rules.replay import weights_of
 from federation.rules.state import StudyState
+from federation.rules.vectors import pack_vector
 from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory, system_clock
@@ -183,7 +183,8 @@ class StudyService:
     def _start(self, state: StudyState) -> bool:
         if len(state.agreements) < state.plan.rounds.participants:
             return False
-        model = self._parts.blobs.put(pack(initial_model(state.plan, self._parts.seed)))
+        first = pack_vector(initial_model(state.plan, self._parts.seed), state.plan.aggregation.encoding)
+        model = self._parts.blobs.put(first)
         self._history.append(StudyStarted(weights=weights_of(state), base_model=model))
         self._cosign(again_s=0)
         return True

@@ -133,12 +133,15 @@ class Aggregation(Wire):
 
     ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
     is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
+    ``encoding`` says how vectors are written (``federation.rules.vectors``): 8 bytes for each integer, or as few as the
+    vector needs.
     """
 
     rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
     tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
+    encoding: Literal["fewest-bytes"] | None = None
 
     @model_validator(mode="after")
     def _asked(self) -> "Aggregation":
