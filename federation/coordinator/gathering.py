@@ -9,12 +9,13 @@ that a round takes (at most 14 vectors of 8 MB). What the next process lacks aft
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from federation.errors import AccordError, UnavailableError
-from federation.network.blobs import fetch_blob
+from federation.network.blobs import bring_blob
 from federation.network.exchange import Exchange
 from federation.rules.admission import AdmissionError
 from federation.rules.audit import Vector
@@ -55,11 +56,16 @@ class Gathering:
         self._ended: queue.SimpleQueue[tuple[Gathered, Update, Vector | None]] = queue.SimpleQueue()
         self._under_way: set[str] = set()
         self._passed: dict[str, Vector] = {}
+        self._bytes_s: dict[str, int] = {}
 
     @property
     def under_way(self) -> frozenset[str]:
         """The parties (did) whose arrays are on their way."""
         return frozenset(self._under_way)
+
+    def bytes_s(self, party: PublicKey) -> int | None:
+        """How quickly the last update of ``party`` came, in bytes per second; None: none came."""
+        return self._bytes_s.get(party.did)
 
     def begin(self, party: PublicKey, data: bytes, update: Update) -> None:
         """Fetch and check the arrays of ``update``, which ``data`` signs; nothing if that is under way already."""
@@ -95,11 +101,12 @@ class Gathering:
         """Fetch, then check (a thread's body)."""
         vector, error = None, None
         try:
+            began = time.monotonic()
             for name in update.chunks:
-                if not self._blobs.has(name):
-                    fetch_blob(
-                        self._exchange, party, name, self._blobs, timeout_s=_BLOB_TIMEOUT_S, max_bytes=CHUNK_BYTES_MAX
-                    )
+                bring_blob(
+                    self._exchange, party, name, self._blobs, timeout_s=_BLOB_TIMEOUT_S, max_bytes=CHUNK_BYTES_MAX
+                )
+            self._bytes_s[party.did] = max(1, int(update.update_bytes / max(time.monotonic() - began, 1e-3)))
             with self._checking:
                 vector = self._read(update)
         except AccordError as failed:

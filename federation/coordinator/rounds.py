@@ -18,9 +18,12 @@ from federation.flower.grid import ExchangeGrid, node_id_of
 from federation.flower.strategy import AccordStrategy
 from federation.network.exchange import Exchange
 from federation.rules.admission import AdmissionError, check_arrays, check_update, parameter_count
+from federation.rules.cohorts import invited, may_close
 from federation.rules.documents import Commitment, Refusal, open_signed
 from federation.rules.entries import (
+    CommitmentLate,
     CommitmentsClosed,
+    Measured,
     ParticipationRefused,
     RoundClosed,
     RoundOpened,
@@ -82,16 +85,36 @@ class RoundRunner:
         self._stop = stop
         self._on_turn = on_turn
         plan = history.state.plan
+        self._tasks: dict[str, PublicKey] = {}
         self._gathering = Gathering(exchange, blobs, lambda update, packed: check_arrays(update, packed, plan))
 
-    def open(self) -> None:
-        """Append the next round's opening."""
+    def open(self, there: Collection[str]) -> None:
+        """Append the next round's opening; ``there``: the parties (did) that are connected, or visited lately."""
         state = self._history.state
         if state.model is None:
             raise ValueError("the study has not started")
         now = self._history.now()
-        body = RoundOpened(base_model=state.model, participants=state.active, deadline=self._deadline(now))
+        measured = None
+        if state.plan.rounds.invite is not None:
+            measured = tuple(self._measured(did, there=did in there) for did in state.active)
+        body = RoundOpened(
+            base_model=state.model,
+            participants=invited(state, measured or ()),
+            deadline=self._deadline(now),
+            measured=measured,
+        )
         self._history.append(body, round_number=len(state.closed) + 1)
+
+    def _measured(self, did: str, *, there: bool) -> Measured:
+        """What this process measured last of a party, else what the log says."""
+        party, before = PublicKey.from_did(did), self._history.state.measured.get(did)
+        request_s = self._grid.request_s(party)
+        return Measured(
+            party=did,
+            there=there,
+            request_ms=round(1000 * request_s) if request_s is not None else before and before.request_ms,
+            bytes_s=self._gathering.bytes_s(party) or (before and before.bytes_s),
+        )
 
     def reopen(self) -> None:
         """Give the round that a former process left open a new deadline, if its own has passed."""
@@ -135,14 +158,16 @@ class RoundRunner:
         self._grid.set_nodes(PublicKey.from_did(did) for did in current.participants)
         messages = self._strategy.configure_train(current.number, self._strategy.no_arrays(), config, self._grid)
 
-        def answered() -> set[str]:
+        self._tasks = {message.metadata.message_id: self._party_of(message) for message in messages}
+
+        def unanswered() -> set[str]:
             now = self._current()
-            return set(now.commitments) | set(now.refusals)
+            return set(now.participants) - set(now.commitments) - set(now.refusals)
 
         self._converse(
             messages,
-            wanted=lambda: set(current.participants) - answered(),
-            until=lambda: self._history.now() >= current.deadline,
+            wanted=unanswered,
+            until=lambda: may_close(state.plan, self._current(), self._history.now()),
             on_reply=self._log_answer,
         )
 
@@ -208,8 +233,24 @@ class RoundRunner:
             return
         self._gathering.begin(party, data, update)
 
+    def _log_late(self) -> None:
+        """Log the commitments that came although commitments are closed: nobody is dropped in silence."""
+        for reply in self._grid.pull_messages(list(self._tasks)):
+            party, current = self._tasks[reply.metadata.reply_to_message_id], self._current()
+            if party.did in {*current.commitments, *current.refusals, *current.late}:
+                continue
+            try:
+                name, data = self._strategy.answer_of(reply)
+                if name == "commitment":
+                    _, envelope = open_signed(Commitment, data, signer=party)
+                    body = CommitmentLate(envelope=envelope.to_bytes().decode("utf-8"))
+                    self._history.append(body, round_number=current.number, party=party)
+            except AccordError as error:
+                self._ignore(party, error)
+
     def _decide(self) -> None:
-        """Log the decision about every update whose arrays have come, or proved to be wrong."""
+        """Log the decision about every update whose arrays have come, or proved to be wrong; and who came too late."""
+        self._log_late()
         number = self._current().number
         for done in self._gathering.ended():
             if done.error is None:

@@ -38,7 +38,7 @@ from .protocols import (
 )
 from .relay import Relay
 from .rounds import RoundRunner
-from .status import awaited, awaited_cosignatures, phase
+from .status import awaited, awaited_cosignatures, phase, predicted_s
 from .valuing import Valuer
 from .witnessing import Witnessing
 
@@ -140,6 +140,7 @@ class StudyService:
             "rounds": state.plan.rounds.count,
             "log_size": state.size,
             "connected": sorted(names.get(peer.did, peer.did) for peer in connected),
+            "predicted_s": predicted_s(state),
             "awaited": awaited(
                 self._history,
                 invited=self._parts.membership.invited(),
@@ -197,10 +198,11 @@ class StudyService:
             self._quorum_since = None
             return False
         self._quorum_since = self._quorum_since or time.monotonic()
-        if len(present) < len(state.active) and time.monotonic() - self._quorum_since < _GRACE_S:
+        wanted = min(state.plan.rounds.invite or len(state.active), len(state.active))
+        if len(present) < wanted and time.monotonic() - self._quorum_since < _GRACE_S:
             return False
         self._quorum_since = None
-        self._rounds.open()
+        self._rounds.open(there)
         return True
 
     def _seen(self) -> set[str]:

@@ -63,6 +63,14 @@ def fetch_blob(
         UnavailableError: the peer does not have it, or does not answer in time; what came is kept for the next attempt.
         PeerError: what came does not hash to ``name``, or breaks the protocol; nothing of it is kept.
     """
+    bring_blob(exchange, peer, name, store, timeout_s=timeout_s, max_bytes=max_bytes)
+    return store.get(name)
+
+
+def bring_blob(
+    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, timeout_s: float, max_bytes: int
+) -> None:
+    """As :func:`fetch_blob`, for a caller that does not want the bytes now: they are not read and hashed once more."""
     deadline = time.monotonic() + timeout_s
     alone = _fetching.setdefault(_checked(name), threading.Lock())
     if not alone.acquire(timeout=timeout_s):
@@ -80,7 +88,6 @@ def fetch_blob(
         raise
     finally:
         alone.release()
-    return store.get(name)
 
 
 def _complete(
