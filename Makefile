@@ -68,8 +68,9 @@ fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets
 	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
 	$(BIN)/python tests/fuzz/coverage_guided.py
 
-soak: setup ## a node killed 1,000 times (long)
+soak: setup ## a node killed 1,000 times, and every durable step of a study killed (long)
 	$(BIN)/python tests/faults/node_kills.py $(ARGS)
+	$(BIN)/python tests/faults/every_step.py
 
 chain: setup ## the claim tree and its contract, against OpenZeppelin's library and Vyper anew
 	$(BIN)/python scripts/make_claim_assets.py
