@@ -53,8 +53,24 @@ def pack_planes(values: Integers) -> bytes:
             "Only a vector of int64 lattice integers can be packed.", remedy="Convert it with `to_fixed` first."
         )
     width = width_of(int(values.min(initial=0)), int(values.max(initial=0)))
+    return _HEADER.pack(_MAGIC, values.size, width) + split_planes(values, width)
+
+
+def split_planes(values: Integers, width: int) -> bytes:
+    """The ``width`` lowest bytes of each of P integers, plane by plane: ``width * P`` bytes."""
     split = np.ascontiguousarray(values, dtype=_WORD).view(_BYTE).reshape(values.size, _WORD.itemsize)
-    return _HEADER.pack(_MAGIC, values.size, width) + np.ascontiguousarray(split[:, :width].T).tobytes()
+    return np.ascontiguousarray(split[:, :width].T).tobytes()
+
+
+def join_planes(data: bytes, length: int, width: int) -> Integers:
+    """The integers that ``width * length`` bytes in planes stand for: int64 ``[length]``, writable."""
+    planes = np.frombuffer(data, dtype=_BYTE).reshape(width, length)
+    words = np.zeros((length, _WORD.itemsize), dtype=_BYTE)
+    for at, plane in enumerate(planes, start=WIDTH_MAX - width):
+        words[:, at] = plane
+    shifted = words.reshape(-1).view(_WORD)
+    shifted >>= 8 * (WIDTH_MAX - width)  # the highest byte carries the sign down
+    return shifted.astype(np.int64, copy=False)
 
 
 def unpack_planes(data: bytes, *, length: int) -> Integers:
@@ -79,13 +95,7 @@ def unpack_planes(data: bytes, *, length: int) -> Integers:
         raise _refused(f"it announces {count} integers where the plan's model has {length}")
     if not 1 <= width <= WIDTH_MAX or len(data) != planes_size(length, width):
         raise _refused(f"it has {len(data)} bytes, which {length} integers of {width} bytes have not")
-    planes = np.frombuffer(data, dtype=_BYTE, offset=_HEADER.size).reshape(width, length)
-    words = np.zeros((length, _WORD.itemsize), dtype=_BYTE)
-    for at, plane in enumerate(planes, start=WIDTH_MAX - width):
-        words[:, at] = plane
-    shifted = words.reshape(-1).view(_WORD)
-    shifted >>= 8 * (WIDTH_MAX - width)  # the highest byte carries the sign down
-    values = shifted.astype(np.int64, copy=False)
+    values = join_planes(data[_HEADER.size :], length, width)
     smallest, largest = int(values.min(initial=0)), int(values.max(initial=0))
     if width != width_of(smallest, largest):
         raise _refused(f"{width} bytes for each integer are more than it needs")

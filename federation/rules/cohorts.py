@@ -45,7 +45,7 @@ def predicted_ms(state: StudyState, note: Measured) -> int | None:
 def update_bytes_max(plan: StudyPlan) -> int:
     """How many bytes an update of the plan's model has at most."""
     length = size(plan.model, plan.schema_contract.inputs)
-    return max(update_sizes(length, plan.aggregation.norm_bound, plan.aggregation.encoding))
+    return max(update_sizes(length, plan.aggregation))
 
 
 def invited(state: StudyState, measured: Sequence[Measured]) -> tuple[str, ...]:

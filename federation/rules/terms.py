@@ -146,7 +146,8 @@ class Aggregation(Wire):
     ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
     is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
     ``encoding`` says how vectors are written (``federation.rules.vectors``): 8 bytes for each integer, or as few as the
-    vector needs.
+    vector needs. ``compression`` makes updates (not models) shorter at the price of detail
+    (``federation.rules.compression``); ``keep`` is the share of its numbers that ``top-k`` sends.
     """
 
     rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
@@ -154,12 +155,16 @@ class Aggregation(Wire):
     norm_bound: PositiveNumber
     tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
     encoding: Literal["fewest-bytes"] | None = None
+    compression: Literal["int8", "top-k"] | None = None
+    keep: Annotated[Number, Field(gt=0, le=Decimal("0.5"))] | None = None
 
     @model_validator(mode="after")
     def _asked(self) -> "Aggregation":
         asks = self.rule not in ("weighted-mean", "geometric-median")
         if asks != (self.tolerated is not None):
             raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        if (self.compression == "top-k") != (self.keep is not None):
+            raise ValueError("aggregation.keep belongs to compression = top-k, and to nothing else")
         return self
 
 

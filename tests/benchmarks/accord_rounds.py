@@ -55,6 +55,7 @@ from federation.rules.checkpoint import Checkpoint, open_checkpoint, sign_checkp
 from federation.rules.documents import Commitment, ConsistencyProof, Update, open_signed
 from federation.rules.fixedpoint import Integers, from_fixed, to_fixed
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.terms import Aggregation
 from federation.rules.vectors import Encoding, pack_vector, unpack_vector, vector_bytes_max
 from federation.storage.blobs import FolderBlobStore
 
@@ -63,6 +64,7 @@ STUDY: Final = "benchmark"
 NORM_BOUND: Final = Decimal(1_000_000)
 HASH: Final = "0" * 64
 ENCODING: Final[Encoding] = "fewest-bytes"
+AGGREGATION: Final = Aggregation(rule="weighted-mean", norm_bound=NORM_BOUND, encoding=ENCODING)
 POLL_S: Final = 0.02
 """As in ``RoundRunner``."""
 START_S_MAX: Final = 120.0
@@ -158,7 +160,7 @@ def study_app(host: Libp2pHost, key: PrivateKey, folder: Path, parameters: int, 
                 base_model=asked.base_model,
                 nonce=secrets.token_bytes(32),
                 provenance=provenance,
-                encoding=ENCODING,
+                aggregation=AGGREGATION,
             )
             shown[asked.round] = prepared.update.sign(key).to_bytes()
             commitment = prepared.commitment.sign(key).to_bytes()
