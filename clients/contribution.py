@@ -35,10 +35,11 @@ from federation.errors import OperatorError, PeerError, PrivacyError, Unavailabl
 from federation.rules.accounting import count_event, derive_noise_multiplier, round_event
 from federation.rules.admission import parameter_count
 from federation.rules.documents import ConsistencyProof, Refusal
-from federation.rules.fixedpoint import Integers, from_fixed, unpack
+from federation.rules.fixedpoint import Integers, from_fixed
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.study import Agreement, StudyPlan
+from federation.rules.vectors import unpack_vector
 from federation.storage.blobs import BlobStore
 from federation.storage.code import code_hash
 from federation.storage.database import read, write
@@ -181,7 +182,7 @@ class Contribution:
     def _train(self, task: Task) -> bytes:
         """Make, store and charge this round's update; its signed commitment."""
         plan, study, number = self._plan, self._plan.study_id, task.round_number
-        base = unpack(self._fetch(task.base_model), length=parameter_count(plan))
+        base = unpack_vector(self._fetch(task.base_model), plan.aggregation.encoding, length=parameter_count(plan))
         event = round_event(plan)
         entry = self._find_dataset()
         with _asking_consents():
@@ -306,6 +307,7 @@ class Contribution:
             round_number=task.round_number,
             base_model=task.base_model,
             nonce=secrets.token_bytes(NONCE_BYTES),
+            encoding=self._plan.aggregation.encoding,
             provenance=Provenance(
                 event=dict(round_event(self._plan)),
                 consent_checkpoint=checkpoint.to_bytes().decode("utf-8"),

@@ -5,8 +5,9 @@ from typing import Any
 
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX, Commitment, ConsistencyProof, Update
-from federation.rules.fixedpoint import Integers, pack
+from federation.rules.fixedpoint import Integers
 from federation.rules.keys import PublicKey
+from federation.rules.vectors import Encoding, pack_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ def prepare_update(
     base_model: str,
     nonce: bytes,
     provenance: Provenance,
+    encoding: Encoding = None,
 ) -> PreparedUpdate:
     """Build the documents of one round.
 
@@ -50,8 +52,9 @@ def prepare_update(
         base_model: SHA-256 of the model that was trained on.
         nonce: 32 fresh random bytes; without them nobody could tell a commitment from a copy.
         provenance: event, consent checkpoint, dataset commitment, code.
+        encoding: the plan's.
     """
-    packed = pack(vector)
+    packed = pack_vector(vector, encoding)
     chunks = cut(packed)
     update = Update(
         study=study,

@@ -28,11 +28,12 @@ from federation.rules.checkpoint import SIZE_MAX, Checkpoint, SignedCheckpoint, 
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_entry
 from federation.rules.families import Model
-from federation.rules.fixedpoint import Floats, from_fixed, unpack
+from federation.rules.fixedpoint import Floats, from_fixed
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, leaf_hash, verify_inclusion
 from federation.rules.study import StudyPlan, open_plan, read
 from federation.rules.validation import read_validation, validation_commitment
+from federation.rules.vectors import unpack_vector
 from federation.rules.wire import Did, Sha256Hex, Wire
 
 CHALLENGE_BYTES_MAX: Final = 256 << 20
@@ -256,7 +257,7 @@ def _vector(text: str, name: str, plan: StudyPlan) -> Vector:
         raise _refused("a vector is not base64") from None
     if _encoded(data) != text or sha256_hex(data) != name:
         raise _refused(f"a vector is not {name[:12]}, which the log names")
-    return unpack(data, length=parameter_count(plan))
+    return unpack_vector(data, plan.aggregation.encoding, length=parameter_count(plan))
 
 
 def _encoded(data: bytes) -> str:

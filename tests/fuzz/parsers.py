@@ -70,6 +70,7 @@ from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
 from federation.rules import events, merkle
 from federation.rules.admission import check_update, consent_origin
+from federation.rules.byte_planes import pack_planes, unpack_planes
 from federation.rules.canonical import canonical_bytes, parse, parse_canonical, sha256_hex
 from federation.rules.challenge import make_challenge, verify_challenge
 from federation.rules.checkpoint import (
@@ -331,6 +332,7 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         ),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
+        "short vector": Parser(partial(unpack_planes, length=4), (pack_planes(vector),)),
         "privacy event": Parser(_event, (events.event_bytes(update.event),)),
         "manifest": Parser(_resigned(MANIFEST_TYPE, key, _manifest), (exported.to_payload(),)),
         "signed manifest": Parser(_manifest, (signed_manifest,)),
