@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from federation.errors import OperatorError, PeerError
-from federation.rules.fixedpoint import SCALE, Integers, in_range
+from federation.rules.fixedpoint import INTEGER_LIMIT, SCALE, Integers, in_range
 
 _MAGIC: Final = b"AFP2"
 _HEADER: Final = struct.Struct("<4sQB")
@@ -99,7 +99,7 @@ def unpack_planes(data: bytes, *, length: int) -> Integers:
     smallest, largest = int(values.min(initial=0)), int(values.max(initial=0))
     if width != width_of(smallest, largest):
         raise _refused(f"{width} bytes for each integer are more than it needs")
-    if not in_range(values):
+    if not -INTEGER_LIMIT < smallest <= largest < INTEGER_LIMIT:
         raise _refused("an integer is beyond 2^62")
     return values
 
