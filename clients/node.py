@@ -46,12 +46,12 @@ from federation.network.sharing import Gates, Sharing
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX
-from federation.rules.fixedpoint import packed_size
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.sharing import may_share, shared_models
 from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
 from federation.storage.evidence import EvidenceStore, MemoryEvidence
@@ -192,7 +192,7 @@ class Node:
             evidence=parts.evidence,
             clock=parts.clock,
         )
-        self._model_bytes = packed_size(parameter_count(self._plan))
+        self._model_bytes = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
         self._sharing = self._shares() if parts.peer_models != "off" else None
         self._compared = 0
         self._delivered = b""

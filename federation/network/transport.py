@@ -28,7 +28,6 @@ from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.transport.tcp.tcp import TCP
@@ -36,6 +35,7 @@ from multiaddr import Multiaddr
 
 from federation.errors import OperatorError, UnavailableError
 from federation.network.addresses import PORT_MAX
+from federation.network.quick import QuickNoise
 from federation.network.tunnel import Proxy
 from federation.network.websocket import WebSocketTransport
 from federation.rules.keys import PrivateKey
@@ -51,7 +51,7 @@ def noise_host(key: PrivateKey, *, proxy: Proxy | None = None) -> IHost:
     pair = create_new_key_pair(key.seed)
     host = new_host(
         key_pair=pair,
-        sec_opt={NOISE: NoiseTransport(pair, noise_privkey=create_noise_key_pair().private_key)},
+        sec_opt={NOISE: QuickNoise(pair, noise_privkey=create_noise_key_pair().private_key)},
         muxer_opt={TProtocol(YAMUX): Yamux},
         transports=[TCP(), WebSocketTransport(proxy=proxy)],
         disable_identify_address_discovery=True,
