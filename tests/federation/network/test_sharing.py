@@ -72,8 +72,9 @@ class Study:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "PATIENCE_S", 0.2)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, whoever answers is waited for."""
+    monkeypatch.setattr(sharing, "PATIENCE_S", 60.0)
     monkeypatch.setattr(sharing, "NEWS_S", 0.02)
 
 
@@ -126,7 +127,8 @@ def test_peers_that_do_not_answer_are_dropped_and_the_coordinator_gives_all() ->
     assert study.asked[ASH.public, PIECE] + study.asked[BIRCH.public, PIECE] <= 2 * sharing.STRIKES
 
 
-def test_a_stalled_peer_keeps_nobody_waiting() -> None:
+def test_a_stalled_peer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "PATIENCE_S", 0.2)
     study, stalled = Study(), threading.Event()
     study.fetch(study.node(ASH))
     party = study.network.party(ASH.public)
@@ -152,7 +154,7 @@ def test_what_arrived_is_not_fetched_again_by_the_next_process(tmp_path: Path) -
         else Fate.DELIVERED
     )
     with pytest.raises(UnavailableError, match="in time"):
-        study.node(ASH, FolderBlobStore(tmp_path)).fetch(study.name, timeout_s=0.3, max_bytes=MAX)
+        study.node(ASH, FolderBlobStore(tmp_path)).fetch(study.name, timeout_s=2, max_bytes=MAX)
     study.fates = lambda _each: Fate.DELIVERED
     study.asked.clear()
     after = FolderBlobStore(tmp_path)
