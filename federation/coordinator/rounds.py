@@ -16,11 +16,14 @@ from typing import Any
 from federation.errors import AccordError, PeerError
 from federation.flower.grid import ExchangeGrid, node_id_of
 from federation.flower.strategy import AccordStrategy
+from federation.learning.reference import reference_update
 from federation.network.blobs import fetch_blob
 from federation.network.exchange import Exchange
 from federation.rules.admission import AdmissionError, check_arrays, check_update, parameter_count
+from federation.rules.aggregation import rule_of
 from federation.rules.audit import Vector
 from federation.rules.documents import CHUNK_BYTES_MAX, Commitment, Refusal, Update, open_signed
+from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import (
     CommitmentsClosed,
     ParticipationRefused,
@@ -34,7 +37,7 @@ from federation.rules.entries import (
 from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
-from federation.rules.state import RoundState
+from federation.rules.state import RoundState, StudyState
 from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory
@@ -60,6 +63,8 @@ class RoundRunner:
         blobs: models and updates.
         valuer: seals each round's value table.
         stop: ends every wait.
+        sealed: where reference updates wait for their round's end.
+        root: the sponsor's root set, where the plan's rule needs one.
         on_turn: called again and again while answers are awaited.
     """
 
@@ -73,6 +78,8 @@ class RoundRunner:
         blobs: BlobStore,
         valuer: Valuer,
         stop: threading.Event,
+        sealed: BlobStore,
+        root: SubjectBatch | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._history = history
@@ -82,6 +89,8 @@ class RoundRunner:
         self._blobs = blobs
         self._valuer = valuer
         self._stop = stop
+        self._sealed = sealed
+        self._root = root
         self._on_turn = on_turn
 
     def open(self) -> None:
@@ -90,8 +99,20 @@ class RoundRunner:
         if state.model is None:
             raise ValueError("the study has not started")
         now = self._history.now()
-        body = RoundOpened(base_model=state.model, participants=state.active, deadline=self._deadline(now))
+        body = RoundOpened(
+            base_model=state.model,
+            participants=state.active,
+            deadline=self._deadline(now),
+            reference=self._reference(state),
+        )
         self._history.append(body, round_number=len(state.closed) + 1)
+
+    def _reference(self, state: StudyState) -> str | None:
+        """Work out and keep the sponsor's update of the next round; it is shown when the round closes."""
+        if self._root is None or state.model is None:
+            return None
+        base = unpack(self._blobs.get(state.model), length=parameter_count(state.plan))
+        return self._sealed.put(pack(reference_update(state.plan, base, self._root)))
 
     def reopen(self) -> None:
         """Give the round that a former process left open a new deadline, if its own has passed."""
@@ -225,12 +246,18 @@ class RoundRunner:
             did: check_arrays(update, b"".join(self._blobs.get(name) for name in update.chunks), state.plan)
             for did, update in sorted(counted.items())
         }
-        result = self._strategy.aggregate_vectors(base, vectors, state.weights)
+        rule = rule_of(state.plan)
+        if current.reference is not None:
+            shown = self._sealed.get(current.reference)
+            if self._blobs.put(shown) != current.reference:
+                raise ValueError("a sealed reference update changed")
+            rule = rule_of(state.plan, unpack(shown, length=parameter_count(state.plan)))
+        result = self._strategy.aggregate_vectors(base, vectors, state.weights, rule)
         body = RoundClosed(
             outcome="aggregated" if quorate else "no-quorum",
             updates={did: update.update for did, update in counted.items()},
             model=self._blobs.put(pack(result)),
-            value_table=self._valuer.seal(state, base=base, updates=vectors),
+            value_table=self._valuer.seal(state, base=base, updates=vectors, rule=rule),
         )
         self._history.append(body, round_number=current.number)
 

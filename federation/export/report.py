@@ -39,6 +39,9 @@ class VerificationReport:
         rounds: the closed rounds.
         aggregation: the plan's ``aggregation.rule``.
         linear: whether that rule is linear; if not, it was run anew for every coalition whose utility was recomputed.
+        anchored: whether that rule measures updates by references of the sponsor's.
+        references_recomputed: how many references were recomputed from the disclosed root set; None where there are
+            none or the set is sealed.
         method: the plan's ``valuation.method``.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
@@ -65,6 +68,8 @@ class VerificationReport:
     rounds: tuple[VerifiedRound, ...]
     aggregation: str
     linear: bool
+    anchored: bool
+    references_recomputed: int | None
     method: str
     settled: bool
     values: dict[str, Fraction]
@@ -120,7 +125,7 @@ class VerificationReport:
                 }
                 for item in self.rounds
             ],
-            "aggregation": {"rule": self.aggregation, "linear": self.linear},
+            "aggregation": {"rule": self.aggregation, "linear": self.linear, **self._references_json()},
             "method": self.method,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
@@ -149,6 +154,8 @@ class VerificationReport:
                 f"  aggregation  {self.aggregation}, which is not linear: run anew for every coalition; "
                 "a zero update is not worth exactly zero"
             )
+        if self.anchored:
+            lines.append(f"  references   {self._references()}")
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
             lines.append(f"  values       {named} and payments recomputed from the published tables")
@@ -168,6 +175,15 @@ class VerificationReport:
             f"{ledger['burned']} = minted {ledger['minted']}"
         )
         return "\n".join(lines)
+
+    def _references_json(self) -> dict[str, Any]:
+        return {"references_recomputed": self.references_recomputed} if self.anchored else {}
+
+    def _references(self) -> str:
+        """What is known of the sponsor's reference updates."""
+        if self.references_recomputed is not None:
+            return f"all {self.references_recomputed} recomputed from the disclosed root set"
+        return "the sponsor's word: committed before each round's updates, but its root set is not disclosed"
 
     def _bounds(self, z: Decimal) -> dict[str, Any]:
         recomputed = self.utilities_recomputed is not None

@@ -15,7 +15,7 @@ All sums are exact. The weighted mean rounds once, half-even, a robust rule twic
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -25,7 +25,7 @@ import numpy as np
 from federation.errors import OperatorError, PeerError
 from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
 from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, squared_length, weighted_mean
-from federation.rules.robust import LOCATIONS, Gathered
+from federation.rules.robust import LOCATIONS, Gathered, trust_anchored
 from federation.rules.study import StudyPlan
 
 PLAYERS_MAX: Final = 14
@@ -41,12 +41,14 @@ class Rule:
     """How a plan aggregates.
 
     Attributes:
-        name: ``weighted-mean`` or a key of ``robust.LOCATIONS``.
+        name: ``weighted-mean``, a key of ``robust.LOCATIONS`` or ``trust-anchored``.
         tolerated: the share of the present sites that may be hostile, for the rules that ask.
+        anchor: under ``trust-anchored``, the sponsor's update of this round, int64 [P].
     """
 
     name: str = "weighted-mean"
     tolerated: Decimal = Decimal(0)
+    anchor: Integers | None = field(default=None, compare=False)
 
     @property
     def linear(self) -> bool:
@@ -55,11 +57,12 @@ class Rule:
 
 
 WEIGHTED_MEAN: Final = Rule()
+TRUST_ANCHORED: Final = "trust-anchored"
 
 
-def rule_of(plan: StudyPlan) -> Rule:
-    """The rule that a plan names."""
-    return Rule(name=plan.aggregation.rule, tolerated=plan.aggregation.tolerated or Decimal(0))
+def rule_of(plan: StudyPlan, anchor: Integers | None = None) -> Rule:
+    """The rule that a plan names; ``anchor``: the round's, for a trust-anchored one."""
+    return Rule(name=plan.aggregation.rule, tolerated=plan.aggregation.tolerated or Decimal(0), anchor=anchor)
 
 
 def integer_weights(nominal: Mapping[str, int], cap: Decimal) -> dict[str, int]:
@@ -296,15 +299,17 @@ class _Located:
         players: Sequence[str],
         rule: Rule,
     ) -> None:
-        if rule.name not in LOCATIONS:
+        if rule.name not in LOCATIONS and rule.name != TRUST_ANCHORED:
             raise _refused(f"there is no rule of aggregation called {rule.name}")
+        if rule.name == TRUST_ANCHORED and (rule.anchor is None or rule.anchor.shape != base.shape):
+            raise _refused(f"a trust-anchored round needs a reference update of {base.size} lattice integers")
         _check(base, updates, weights, players)
-        self._base, self._total, self._locate = base, sum(weights.values()), LOCATIONS[rule.name]
+        self._base, self._total, self._rule = base, sum(weights.values()), rule
         rows = [name for name in players if name in updates]
         self._row = [rows.index(name) if name in updates else None for name in players]
         self._weights = [weights[name] for name in rows]
-        vectors = np.stack([updates[name] for name in rows]) if rows else base[None, :][:0]
-        self._gathered = Gathered(vectors, rule.tolerated)
+        self._vectors = np.stack([updates[name] for name in rows]) if rows else base[None, :][:0]
+        self._gathered = Gathered(self._vectors, rule.tolerated)
 
     def models(self, members: Integers) -> Integers:
         """As :meth:`_Summed.models`."""
@@ -313,7 +318,7 @@ class _Located:
             present = [row for row, member in zip(self._row, chosen, strict=True) if member and row is not None]
             models[at] = self._base
             if present:
-                place = self._locate(self._gathered, present)
+                place = self._place(present)
                 part = sum(self._weights[row] for row in present)
                 fits = 2 * max(self._total, magnitude(place) * part) < INT64_SAFE
                 step = place.astype(np.int64 if fits else object) * part
@@ -321,6 +326,11 @@ class _Located:
         if not in_range(models):
             raise _refused("the next model leaves the range of the lattice")
         return models
+
+    def _place(self, present: Sequence[int]) -> Integers:
+        if self._rule.anchor is not None:
+            return trust_anchored(self._vectors[present], self._rule.anchor)
+        return LOCATIONS[self._rule.name](self._gathered, present)
 
 
 def _check(base: Integers, updates: Mapping[str, Integers], weights: Mapping[str, int], players: Sequence[str]) -> None:

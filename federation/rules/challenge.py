@@ -59,7 +59,8 @@ class Challenge(Wire):
     """All that one utility follows from.
 
     ``plan``, ``checkpoint`` (with the coordinator's line alone), ``table`` and ``rows`` are the texts as they were
-    signed or hashed; ``base`` and ``updates`` packed vectors in base64. The parties in ``updates`` are the coalition.
+    signed or hashed; ``base``, ``updates`` and, under a trust-anchored rule, ``reference`` packed vectors in base64.
+    The parties in ``updates`` are the coalition.
     """
 
     version: Literal[1] = 1
@@ -74,6 +75,7 @@ class Challenge(Wire):
     rows: str
     base: str
     updates: Annotated[dict[Did, str], Field(max_length=14)]
+    reference: str | None = None
 
     def to_bytes(self) -> bytes:
         """The file: canonical JSON and a newline."""
@@ -136,6 +138,7 @@ def make_challenge(
     validation: tuple[bytes, bytes],
     base: bytes,
     updates: Mapping[str, bytes],
+    reference: bytes | None = None,
 ) -> Challenge:
     """Put a challenge together; nothing is checked before :func:`verify_challenge`.
 
@@ -148,6 +151,7 @@ def make_challenge(
         validation: salt and rows (CSV, UTF-8).
         base: the round's base model, packed.
         updates: did -> packed update, for the members of the coalition.
+        reference: the round's packed reference update, where its opening names one.
 
     Raises:
         PeerError: a document is not UTF-8, or an entry is not under the checkpoint.
@@ -174,6 +178,7 @@ def make_challenge(
         rows=_text(rows),
         base=_encoded(base),
         updates={did: _encoded(packed) for did, packed in updates.items()},
+        reference=None if reference is None else _encoded(reference),
     )
 
 
@@ -209,7 +214,10 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
     batch = _rows(shown, plan)
     base = _vector(shown.base, opened.base_model, plan)
     updates = {did: _vector(text, closed.updates[did], plan) for did, text in shown.updates.items()}
-    model = aggregate(base, updates, started.weights, rule_of(plan))
+    if (shown.reference is None) != (opened.reference is None):
+        raise _refused("the round's reference update is missing, or there is one that the log does not name")
+    anchor = _vector(shown.reference or "", opened.reference, plan) if opened.reference else None
+    model = aggregate(base, updates, started.weights, rule_of(plan, anchor))
     mask = sum(1 << place for place, did in enumerate(table.players) if did in updates)
     return Finding(
         coordinator=coordinator,

@@ -60,12 +60,17 @@ class StudyStarted(Wire):
 
 
 class RoundOpened(Wire):
-    """Institutions may train on ``base_model`` and commit until ``deadline``."""
+    """Institutions may train on ``base_model`` and commit until ``deadline``.
+
+    ``reference``: where the plan's rule is trust-anchored, the sponsor's own update of this round, by hash; its bytes
+    are shown when the round closes.
+    """
 
     kind: Literal["round-opened"] = "round-opened"
     base_model: Hash
     participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
     deadline: str
+    reference: Hash | None = None
 
 
 class RoundReopened(Wire):

@@ -147,7 +147,15 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     require(body.participants == state.active, "the participants are not the active institutions")
     deadline = parse_instant(body.deadline)
     require(deadline > entry.at, "the deadline has passed already")
-    current = RoundState(number=number, base_model=body.base_model, participants=body.participants, deadline=deadline)
+    anchored = state.plan.aggregation.anchored
+    require((body.reference is not None) == anchored, "the plan's rule and a reference update do not go together")
+    current = RoundState(
+        number=number,
+        base_model=body.base_model,
+        participants=body.participants,
+        deadline=deadline,
+        reference=body.reference,
+    )
     return replace(state, round=current)
 
 
@@ -266,6 +274,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         admitted=counted,
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
+        reference=current.reference,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 

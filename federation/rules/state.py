@@ -29,6 +29,7 @@ class RoundState:
     refusals: Mapping[str, str] = field(default_factory=dict)
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class ClosedRound:
     admitted: Mapping[str, Update]
     refused: Mapping[str, str]
     entry_index: int
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,18 +133,35 @@ class Aggregation(Wire):
 
     ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
     is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
+    ``trust-anchored`` measures updates by one that the sponsor computes on a root set of its own: ``root`` commits to
+    its rows as ``validation.commitment`` does to the validation set, ``root_disclosure`` says who sees them after the
+    last round.
     """
 
-    rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
+    rule: Literal[
+        "weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean", "trust-anchored"
+    ]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
     tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
+    root: Sha256Hex | None = None
+    root_disclosure: Literal["public", "sealed"] | None = None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether every round needs a reference update of the sponsor's."""
+        return self.rule == "trust-anchored"
 
     @model_validator(mode="after")
     def _asked(self) -> "Aggregation":
-        asks = self.rule not in ("weighted-mean", "geometric-median")
-        if asks != (self.tolerated is not None):
-            raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        robust = self.rule not in ("weighted-mean", "geometric-median", "trust-anchored")
+        for name, value, asks in (
+            ("tolerated", self.tolerated, robust),
+            ("root", self.root, self.anchored),
+            ("root_disclosure", self.root_disclosure, self.anchored),
+        ):
+            if asks != (value is not None):
+                raise ValueError(f"aggregation.{name} {'is needed' if asks else 'has no meaning'} with {self.rule}")
         return self
 
 

@@ -260,3 +260,28 @@ def test_an_unknown_rule_and_a_model_beyond_the_lattice_are_refused() -> None:
         aggregate(base, {"ash": base}, {"ash": 1}, Rule("trimmed-mean", FIFTH))
     assert WEIGHTED_MEAN.linear
     assert not Rule("trimmed-mean", FIFTH).linear
+
+
+@given(rounds())
+@settings(max_examples=25)
+def test_a_trust_anchored_coalition_is_anchored_to_the_round_s_reference(
+    case: tuple[Vectors, dict[str, Vectors]],
+) -> None:
+    base, updates = case
+    anchor = next(iter(updates.values()), base + 1) // 2 + 3
+    rule, players = Rule("trust-anchored", anchor=anchor), tuple(sorted(updates))
+    models = coalition_models(base, updates, WEIGHTS, players, rule=rule)
+    for mask, model in enumerate(models):
+        members = {name: updates[name] for at, name in enumerate(players) if mask >> at & 1}
+        assert np.array_equal(model, aggregate(base, members, WEIGHTS, rule))
+        if members:
+            place = trust_anchored(np.stack(list(members.values())), anchor)
+            part = Fraction(sum(WEIGHTS[name] for name in members), sum(WEIGHTS.values()))
+            assert model.tolist() == [int(old) + round(part * int(step)) for old, step in zip(base, place, strict=True)]
+
+
+def test_a_trust_anchored_round_needs_a_reference_of_the_model_s_length() -> None:
+    base = np.zeros(3, np.int64)
+    for anchor in (None, np.ones(2, np.int64)):
+        with pytest.raises(PeerError, match="needs a reference update of 3"):
+            aggregate(base, {"ash": base}, {"ash": 1}, Rule("trust-anchored", anchor=anchor))
