@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from federation.errors import UnprovenSignerError
+from federation.rules.aggregation import TRUST_ANCHORED
 from federation.rules.keys import PublicKey
 from federation.rules.wire import plain_decimal
 
@@ -39,7 +40,6 @@ class VerificationReport:
         rounds: the closed rounds.
         aggregation: the plan's ``aggregation.rule``.
         linear: whether that rule is linear; if not, it was run anew for every coalition whose utility was recomputed.
-        anchored: whether that rule measures updates by references of the sponsor's.
         references_recomputed: how many references were recomputed from the disclosed root set; None where there are
             none or the set is sealed.
         method: the plan's ``valuation.method``.
@@ -68,7 +68,6 @@ class VerificationReport:
     rounds: tuple[VerifiedRound, ...]
     aggregation: str
     linear: bool
-    anchored: bool
     references_recomputed: int | None
     method: str
     settled: bool
@@ -80,6 +79,11 @@ class VerificationReport:
     utilities_recomputed: int | None
     files: int
     size_bytes: int
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the rule measures updates by references of the sponsor's."""
+        return self.aggregation == TRUST_ANCHORED
 
     @property
     def final(self) -> bool:

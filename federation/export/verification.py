@@ -81,7 +81,6 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
             audit.check_round(done, state, blobs)
     tables = _check_settlement(folded, blobs)
     state.ledger.check()
-    references = check_references(files, state, blobs)
     utilities = _check_with_rows(files, folded, tables, blobs)
     _check_nothing_more(files, folded)
     witnesses = folded.witnesses[-1]
@@ -108,8 +107,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         ),
         aggregation=plan.aggregation.rule,
         linear=rule_of(plan).linear,
-        anchored=plan.aggregation.anchored,
-        references_recomputed=references,
+        references_recomputed=check_references(files, state, blobs),
         method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
