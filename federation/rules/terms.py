@@ -139,7 +139,13 @@ class Aggregation(Wire):
     """
 
     rule: Literal[
-        "weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean", "trust-anchored"
+        "weighted-mean",
+        "trimmed-mean",
+        "multi-krum",
+        "geometric-median",
+        "nnm-trimmed-mean",
+        "aligned-trimmed-mean",
+        "trust-anchored",
     ]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
