@@ -346,6 +346,7 @@ class InMemoryStudy:
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
         self.validation = table("validation", 40)
+        self.root = table("root", 24)
         self.plan = small_plan(self.validation, sites=sites, **plan)
         self.envelope = self.plan.sign(self.key).to_bytes()
         self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
@@ -400,6 +401,7 @@ class InMemoryStudy:
             blobs=self.blobs,
             sealed=self.sealed,
             validation=read_validation(self.plan, self.validation),
+            root=read_validation(self.plan, self.root) if self.plan.aggregation.anchored else None,
             seed=self.seed,
             stop=self.stop,
             paused=lambda: paused(self.folder, self.plan.study_id),

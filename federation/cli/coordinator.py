@@ -168,6 +168,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     history = opened.history(study)
     plan, envelope = opened.plan(study)
     _, rows = opened.validation(plan.validation.commitment)
+    anchor = plan.aggregation.root
     membership = Membership(opened.engine, history, envelope)
     with Libp2pHost(
         opened.key,
@@ -183,6 +184,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
                 blobs=opened.blobs,
                 sealed=opened.sealed,
                 validation=read_validation(plan, rows),
+                root=None if anchor is None else read_validation(plan, opened.validation(anchor)[1]),
                 seed=seed,
                 stop=party.stop,
                 paused=lambda: paused(opened.files.path, study),

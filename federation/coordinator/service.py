@@ -62,6 +62,7 @@ class StudyParts:
     blobs: BlobStore
     sealed: BlobStore
     validation: SubjectBatch
+    root: SubjectBatch | None = None
     seed: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     paused: Callable[[], Pause | None] = lambda: None
@@ -91,6 +92,8 @@ class StudyService:
             blobs=parts.blobs,
             valuer=self._valuer,
             stop=parts.stop,
+            sealed=parts.sealed,
+            root=parts.root,
             on_turn=self._turn,
         )
         self._turned_at = 0.0

@@ -19,6 +19,9 @@ from federation.export.layout import (
     LOG,
     MANIFEST,
     PLAN,
+    ROOT,
+    ROOT_ROWS,
+    ROOT_SALT,
     VALIDATION,
     VALIDATION_ROWS,
     VALIDATION_SALT,
@@ -33,6 +36,7 @@ from federation.export.layout import (
     placed,
 )
 from federation.export.manifest import Manifest, check_manifest
+from federation.export.references import check_references, shows_root
 from federation.export.report import VerificationReport, VerifiedRound
 from federation.learning.evaluation import coalition_utilities
 from federation.learning.uncertainty import study_errors
@@ -103,6 +107,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         ),
         aggregation=plan.aggregation.rule,
         linear=rule_of(plan).linear,
+        references_recomputed=check_references(files, state, blobs),
         method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
@@ -256,7 +261,7 @@ def _check_utilities(
             table.players,
             batch,
             state.plan.valuation.loss_bound,
-            rule_of(state.plan),
+            audit.round_rule(done, state, blobs),
             state.plan.model,
         )
         for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
@@ -297,7 +302,9 @@ def _check_nothing_more(files: ExportFolder, folded: FoldedLog) -> None:
     known |= {blob_path(name) for name in needed_blobs(state)}
     if state.settled and state.plan.validation.disclosure == "public":
         known |= {VALIDATION_ROWS, VALIDATION_SALT}
+    if shows_root(state):
+        known |= {ROOT_ROWS, ROOT_SALT}
     for path in sorted(set(files.sizes) - known):
-        sealed = path.startswith(f"{VALIDATION}/")
-        why = "the validation rows are not disclosed (yet)" if sealed else "the study's log knows nothing of this file"
+        sealed = path.startswith((f"{VALIDATION}/", f"{ROOT}/"))
+        why = "these rows are not disclosed (yet)" if sealed else "the study's log knows nothing of this file"
         raise PeerError(f"{path}: {why}.", remedy="Remove it, or ask for a fresh export.")

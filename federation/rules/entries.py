@@ -79,7 +79,8 @@ class RoundOpened(Wire):
     """The participants may train on ``base_model`` and commit until ``deadline``.
 
     ``measured`` is there where the plan says that a round invites some of the institutions (``cohorts``): one note for
-    each active one.
+    each active one. ``reference``: where the plan's rule is trust-anchored, the sponsor's own update of this round, by
+    hash; its bytes are shown when the round closes.
     """
 
     kind: Literal["round-opened"] = "round-opened"
@@ -87,6 +88,7 @@ class RoundOpened(Wire):
     participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
     deadline: str
     measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
+    reference: Hash | None = None
 
 
 class RoundReopened(Wire):

@@ -128,6 +128,14 @@ def _combined(plan: StudyPlan) -> str:
     rule, tolerated = plan.aggregation.rule, plan.aggregation.tolerated
     if rule == "weighted-mean":
         return "Updates are averaged by nominal cohorts."
+    if plan.aggregation.anchored:
+        shown = "The root set is shown after the last round."
+        sealed = "The root set stays with the sponsor, whose word its own updates then are."
+        return (
+            "Updates are combined by trust-anchored: each counts as far as it points where the sponsor's own goes, "
+            "which is computed every round on a root set that the plan commits to; what points away counts nothing. "
+            f"{shown if plan.aggregation.root_disclosure == 'public' else sealed}"
+        )
     hostile = "nearly half" if tolerated is None else f"{plain_decimal(tolerated * 100)} %"
     return (
         f"Updates are combined by {rule}: each institution is one voice, and {hostile} of them may be hostile. "

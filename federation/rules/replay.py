@@ -147,12 +147,15 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     cohorts.check_opening(state, body)
     deadline = parse_instant(body.deadline)
     require(deadline > entry.at, "the deadline has passed already")
+    anchored = state.plan.aggregation.anchored
+    require((body.reference is not None) == anchored, "the plan's rule and a reference update do not go together")
     current = RoundState(
         number=number,
         base_model=body.base_model,
         participants=body.participants,
         deadline=deadline,
         opened_at=entry.at,
+        reference=body.reference,
     )
     measured = {note.party: note for note in body.measured or ()}
     return replace(state, round=current, measured={**state.measured, **measured})
@@ -270,6 +273,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         admitted=counted,
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
+        reference=current.reference,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 

@@ -31,6 +31,7 @@ class RoundState:
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class ClosedRound:
     admitted: Mapping[str, Update]
     refused: Mapping[str, str]
     entry_index: int
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,14 @@ class StudyPlan(Wire):
             raise ValueError("aggregation.tolerated x rounds.participants is below one site: nobody would be tolerated")
         return self
 
+    @model_validator(mode="after")
+    def _anchored(self) -> "StudyPlan":
+        if self.aggregation.anchored and self.model.family != "logistic":
+            raise ValueError("aggregation.rule trust-anchored: reference updates are of logistic models only")
+        if self.aggregation.anchored and self.reward.z is not None:
+            raise ValueError("aggregation.rule trust-anchored has no standard errors: reward.pay must be value")
+        return self
+
     @property
     def study_id(self) -> str:
         """A name that people can read and that still names one plan: ``NAME-`` and 12 digits of the plan's hash."""
