@@ -81,7 +81,8 @@ def _check_header(state: StudyState, entry: Entry) -> None:
     require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
     require(entry.term == 0, "its term is unknown")
     require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
-    require(not state.settled or entry.body.kind in AFTER_SETTLEMENT, "the study is settled already")
+    late = state.plan.stake is not None and entry.body.kind in AFTER_SETTLEMENT
+    require(late or not state.settled, "the study is settled already")
     require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
 
 
