@@ -181,11 +181,7 @@ def release(folder: DirOption, study: StudyOption = None, as_json: JsonOption = 
             f"The coordinator in {folder} runs; it releases stakes by itself when their time has come.",
             remedy="Look at `accord stake status`, or stop it first if it runs another study.",
         )
-    answer = partial(
-        answer_to,
-        logs=lambda: [SqliteLog(opened.engine, name) for name in opened.studies()],
-        proofs=opened.blobs.get,
-    )
+    answer = partial(answer_to, logs=lambda: [SqliteLog(opened.engine, name) for name in opened.studies()])
     made = Submissions(history, opened.blobs).due(answer)
     state = history.state
     if not made:

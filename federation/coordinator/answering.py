@@ -1,20 +1,16 @@
 """What an honest coordinator can say against a case against itself, from what lies in its folder.
 
 A split view may be two studies whose plans call their logs alike: both trees are then logs of this folder, and their
-first entries tell them apart. A utility may be false by the floating point of one machine and true by exact arithmetic.
+first entries tell them apart.
 """
 
 from collections.abc import Callable, Sequence
 
-from federation.rules.audit import same_utility
-from federation.rules.challenge import verify_challenge
 from federation.rules.checkpoint import open_checkpoint
 from federation.rules.entries import open_entry
 from federation.rules.equivocation import EVIDENCE_BYTES_MAX, Evidence, View
-from federation.rules.exact_utility import exact_utility
-from federation.rules.families import LogisticModel
 from federation.rules.merkle import inclusion_proof
-from federation.rules.pledges import Answer, ExactUtility, FalseUtility, Opening, SplitView, TwoStudies
+from federation.rules.pledges import Opening, SplitView, TwoStudies
 from federation.rules.state import Slash, StudyState
 from federation.rules.study import read
 from federation.storage.log import MerkleLog
@@ -22,25 +18,15 @@ from federation.storage.log import MerkleLog
 Logs = Callable[[], Sequence[MerkleLog]]
 
 
-def answer_to(state: StudyState, slash: Slash, *, logs: Logs, proofs: Callable[[str], bytes]) -> Answer | None:
+def answer_to(state: StudyState, slash: Slash, *, logs: Logs) -> TwoStudies | None:
     """The answer to a logged case against the coordinator; None where there is none.
 
     Args:
         state: the study.
         slash: the case.
         logs: every study's log that this coordinator keeps.
-        proofs: a challenge's bytes by their hash.
     """
-    if isinstance(slash.case, FalseUtility):
-        return _exact(state, proofs(slash.case.proof))
-    return _two_studies(state, slash.case, logs())
-
-
-def _exact(state: StudyState, proof: bytes) -> ExactUtility | None:
-    if not isinstance(state.plan.model, LogisticModel):
-        return None
-    found = verify_challenge(proof, coordinator=state.coordinator, utility=exact_utility)
-    return ExactUtility(recomputed=found.recomputed) if same_utility(found.logged, found.recomputed) else None
+    return _two_studies(state, slash.case, logs()) if isinstance(slash.case, SplitView) else None
 
 
 def _two_studies(state: StudyState, case: SplitView, logs: Sequence[MerkleLog]) -> TwoStudies | None:

@@ -97,7 +97,7 @@ class StudyService:
         self._valuer = Valuer(plan=plan, validation=parts.validation, blobs=parts.blobs, sealed=parts.sealed)
         self._witnessing = Witnessing(parts.history, parts.exchange)
         self._submissions = Submissions(parts.history, parts.blobs, parts.exchange)
-        self._answer = partial(answer_to, logs=parts.logs, proofs=parts.blobs.get)
+        self._answer = partial(answer_to, logs=parts.logs)
         self._rounds = RoundRunner(
             history=parts.history,
             exchange=parts.exchange,

@@ -30,7 +30,7 @@ from federation.rules.entries import (
 )
 from federation.rules.evidence import check_false_utility, proof_bytes_max
 from federation.rules.keys import PublicKey
-from federation.rules.pledges import Accusation, Answer, FalseUtility, Pledge
+from federation.rules.pledges import Accusation, FalseUtility, Pledge, TwoStudies
 from federation.rules.stakes import appeal_ends, free_at, releasable
 from federation.rules.state import Slash, StudyState
 from federation.storage.blobs import BlobStore, MemoryBlobStore
@@ -42,7 +42,7 @@ from .protocols import SUBMISSION_BYTES_MAX
 logger = logging.getLogger(__name__)
 
 _FETCH_S: Final = 60.0
-Answering = Callable[[StudyState, Slash], Answer | None]
+Answering = Callable[[StudyState, Slash], TwoStudies | None]
 
 
 def kind_of(data: bytes) -> type[Signed]:
@@ -159,7 +159,7 @@ class Submissions:
             max_bytes=proof_bytes_max(self._history.state.plan, case),
         )
 
-    def _said(self, name: str, slash: Slash, answer: Answering) -> Answer | None:
+    def _said(self, name: str, slash: Slash, answer: Answering) -> TwoStudies | None:
         """The coordinator's answer to a case against itself; looked for once."""
         state = self._history.state
         if slash.party != state.coordinator.did or name in self._unanswerable:

@@ -15,7 +15,7 @@ from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.pledges import Answer, Case
+from federation.rules.pledges import Case, TwoStudies
 from federation.rules.study import read
 from federation.rules.wire import Did, Wire
 
@@ -176,7 +176,7 @@ class SlashAppealed(Wire):
 
     kind: Literal["slash-appealed"] = "slash-appealed"
     slash: Hash
-    answer: Answer
+    answer: TwoStudies
 
 
 class StakeBurned(Wire):

@@ -1,4 +1,4 @@
-"""The utility of a logistic model in exact arithmetic: what decides when two machines' floating point disagrees.
+"""The utility of a logistic model in exact arithmetic: what a stake may hang on, as floating point may differ.
 
 Parameters and features are binary fractions, so that a logit is a fraction without rounding. The
 log loss ln(1 + e^z) of it is computed by the decimal module, whose ``exp`` and ``ln`` are rounded correctly

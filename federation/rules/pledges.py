@@ -2,15 +2,17 @@
 
 A case must stand by itself: whoever reads it checks it, and it does not matter who showed it. There are two kinds. A
 ``split-view`` holds evidence that one key signed two histories (``equivocation``). A ``false-utility`` names one entry
-of a value table and the blob of a challenge that proves it false (``challenge``). So has an answer to a case: one that
-nobody can check is none, and there is no place for an explanation in words.
+of a value table and the blob of a challenge that proves it false (``challenge``).
+
+So must an answer: one that nobody can check is none, and there is no place for an explanation in words. A split view
+can be answered, as its evidence does not say which studies the two trees belong to. A false utility cannot: all that it
+follows from is signed and in the proof, and everybody computes it again before it is logged.
 """
 
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from federation.rules.checkpoint import SIZE_MAX
 from federation.rules.documents import Hash, RoundNumber, Signed, StudyId
 from federation.rules.equivocation import EVIDENCE_BYTES_MAX
 from federation.rules.merkle import PROOF_HASHES_MAX
@@ -88,16 +90,3 @@ class TwoStudies(Wire):
     kind: Literal["two-studies"] = "two-studies"
     first: Opening
     second: Opening
-
-
-class ExactUtility(Wire):
-    """The answer to a false utility that is none: in exact arithmetic the entry holds (``exact_utility``).
-
-    ``recomputed`` is that utility times 2^40. Only logistic models have such an answer.
-    """
-
-    kind: Literal["exact-utility"] = "exact-utility"
-    recomputed: Annotated[int, Field(ge=-SIZE_MAX, le=SIZE_MAX)]
-
-
-Answer = Annotated[TwoStudies | ExactUtility, Field(discriminator="kind")]

@@ -9,8 +9,8 @@ be as checkable as the case, gives it back. One case at a time, and none twice. 
 window after the settlement has ended, a release waits for the (longer) unbonding time. A settled log takes these
 entries and no others.
 
-Checked here: all that follows from the log and the entry. That a challenge's blob proves a utility false, or that exact
-arithmetic says that it holds, needs the blob (``evidence``): witnesses check that before they cosign.
+Checked here: all that follows from the log and the entry. That a challenge's blob proves a utility false needs the blob
+(``evidence``): witnesses check that before they cosign.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,6 @@ from federation.rules.entries import (
     open_entry,
 )
 from federation.rules.equivocation import Evidence, View, verify_evidence
-from federation.rules.families import LogisticModel
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Transfer
 from federation.rules.merkle import leaf_hash, verify_inclusion
@@ -188,12 +187,8 @@ def _check_round(state: StudyState, did: str, case: FalseUtility) -> None:
 def _appealed(state: StudyState, entry: Entry, body: SlashAppealed) -> StudyState:
     slash = _pending(state, entry, body.slash)
     require(entry.at <= appeal_ends(state, slash), "the appeal window has ended")
-    if isinstance(body.answer, TwoStudies):
-        require(isinstance(slash.case, SplitView), "the answer is to another kind of case")
-        _check_two_studies(state, slash, body.answer)
-    else:
-        require(isinstance(slash.case, FalseUtility), "the answer is to another kind of case")
-        require(isinstance(state.plan.model, LogisticModel), "only logistic models are computed exactly")
+    require(isinstance(slash.case, SplitView), "the answer is to another kind of case")
+    _check_two_studies(state, slash, body.answer)
     held = _held(state, slash, body.slash)
     void = replace(held, id=entry.id, amount=0, step="voided", of=body.slash)
     return replace(

@@ -29,12 +29,12 @@ from federation.rules.entries import (
     open_entry,
 )
 from federation.rules.equivocation import two_roots
-from federation.rules.evidence import check_evidence
+from federation.rules.evidence import check_evidence, check_false_utility
 from federation.rules.exact_utility import exact_utility
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.merkle import inclusion_proof
-from federation.rules.pledges import ExactUtility, FalseUtility, Opening, SplitView, TwoStudies
+from federation.rules.pledges import FalseUtility, Opening, SplitView, TwoStudies
 from federation.rules.replay import apply, replay, weights_of
 from federation.rules.study import Agreement
 
@@ -352,7 +352,6 @@ def test_two_histories_of_one_study_have_no_answer(honest: Any, staked: Staked) 
     case, answer = two_logs(honest, fork, fork.log.size)
     name = append(honest, StakeSlashed(case=case), honest.key)
     refused(honest, SlashAppealed(slash=name, answer=answer), honest.key, "both trees are of the study small-")
-    refused(honest, SlashAppealed(slash=name, answer=ExactUtility(recomputed=0)), honest.key, "another kind of case")
 
 
 def test_an_answer_comes_within_the_appeal_window(honest: Any, staked: Staked) -> None:
@@ -364,28 +363,28 @@ def test_an_answer_comes_within_the_appeal_window(honest: Any, staked: Staked) -
     refused(honest, SlashAppealed(slash=name, answer=answer), honest.key, "the appeal window has ended")
 
 
-def test_exact_arithmetic_answers_a_machine_that_computes_wrongly(honest: Any) -> None:
-    """The slash is logged as a machine with broken floating point would: the log's rules alone take it."""
-    case, data = proof_of(honest)
-    honest.append(StakeSlashed(case=case), party=honest.key)
-    name = next(iter(honest.state.slashes))
-    logged = honest.tables[0].utilities[MASK]
-    refused(honest, SlashAppealed(slash=name, answer=ExactUtility(recomputed=logged + 9)), honest.key, "does not give")
-    append(honest, SlashAppealed(slash=name, answer=ExactUtility(recomputed=exactly(honest, data))), honest.key)
-    assert honest.state.slashes[name].status == "answered"
-    assert abs(exactly(honest, data) - logged) <= 1
-
-
-def exactly(study: Any, data: bytes) -> int:
-    return verify_challenge(data, coordinator=study.key.public, utility=exact_utility).recomputed
-
-
-def test_exact_arithmetic_clears_no_lie(false: Any) -> None:
-    case, data = proof_of(false)
+def test_a_false_utility_has_no_answer(false: Any, staked: Staked) -> None:
+    other = staked(edits={'name = "small"': 'name = "other"'})
+    other.start()
+    _, answer = two_logs(false, other, 6)
+    case, _ = proof_of(false)
     name = append(false, StakeSlashed(case=case), false.key)
-    for claimed in (exactly(false, data), false.tables[0].utilities[MASK]):
-        answer = ExactUtility(recomputed=claimed)
-        refused(false, SlashAppealed(slash=name, answer=answer), false.key, "does not give the logged utility")
+    refused(false, SlashAppealed(slash=name, answer=answer), false.key, "another kind of case")
+
+
+@pytest.mark.parametrize(("by", "held"), [(4096, 0), (4097, 500), (-4096, 0), (-4097, 500)])
+def test_a_lie_at_the_edge_is_judged_by_exact_arithmetic(staked: Staked, by: int, held: int) -> None:
+    """Whatever a verifier's floating point says: here it says that nothing was ever true, or false."""
+    probe = staked().played()
+    exact = verify_challenge(proof_of(probe)[1], coordinator=probe.key.public, utility=exact_utility).recomputed
+    edge = staked(changes={"utilities-1": lambda all_: [*all_[:MASK], exact + by, *all_[MASK + 1 :]]}).played()
+    case, proof = proof_of(edge)
+    for wrong in (lambda *_: 0, lambda *_: exact + by):
+        if held:
+            assert check_false_utility(edge.state, case, proof, wrong).recomputed == exact
+            continue
+        with pytest.raises(PeerError, match="the logged utility holds"):
+            check_false_utility(edge.state, case, proof, wrong)
 
 
 # Release
