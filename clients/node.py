@@ -174,13 +174,8 @@ class Node:
             agreed=lambda: not self._membership().revocation,
             await_grants=self._await_grants,
         )
-        self._submitting = Submitting(
-            Outbox(parts.engine, self._plan.study_id),
-            self._plan,
-            parts.key,
-            bring=partial(self._request, SUBMISSION),
-            clock=parts.clock,
-        )
+        outbox, bring = Outbox(parts.engine, self._plan.study_id), partial(self._request, SUBMISSION)
+        self._submitting = Submitting(outbox, self._plan, parts.key, bring=bring, clock=parts.clock)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
