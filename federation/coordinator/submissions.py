@@ -31,7 +31,7 @@ from federation.rules.entries import (
 from federation.rules.evidence import check_false_utility, proof_bytes_max
 from federation.rules.keys import PublicKey
 from federation.rules.pledges import Accusation, FalseUtility, Pledge, TwoStudies
-from federation.rules.stakes import appeal_ends, free_at, releasable
+from federation.rules.stakes import appeal_ends, burnt, free_at, releasable
 from federation.rules.state import Slash, StudyState
 from federation.storage.blobs import BlobStore, MemoryBlobStore
 from federation.storage.outbox import Outbox
@@ -118,8 +118,9 @@ class Submissions:
         """
         state, now = self._history.state, self._history.now()
         made: list[tuple[Body, str]] = []
+        gone = {did for did in state.stakes if burnt(state, did)}
         for name, slash in state.slashes.items():
-            if slash.status != "pending":
+            if slash.status != "pending" or slash.party in gone:
                 continue
             ends = appeal_ends(state, slash)
             said = self._said(name, slash, answer) if now <= ends else None
@@ -127,6 +128,7 @@ class Submissions:
                 made.append((SlashAppealed(slash=name, answer=said), slash.party))
             elif now > ends + timedelta(seconds=1):  # an entry's time is cut to whole seconds
                 made.append((StakeBurned(slash=name), slash.party))
+                gone.add(slash.party)
         free = releasable(state)
         if free and now > free_at(state) + timedelta(seconds=1):
             made += [(StakeReleased(), did) for did in free]

@@ -23,7 +23,11 @@ _OPENING_BYTES_MAX: Final = 16 * 1024
 
 
 class Pledge(Signed):
-    """A party's word that it owes what is burned of its stake in one plan's study, up to this amount."""
+    """A party's word that it owes this amount once a case against it stands in one plan's study.
+
+    A case stands when its proof holds and nobody could answer it in time. The log only keeps the books of that: the
+    debt follows from the pledge and the proof.
+    """
 
     version: Literal[1] = 1
     study: StudyId

@@ -1,13 +1,15 @@
 """Stakes in the log: deposited on a pledge, slashed on a case, answered or burned, released when nobody can be heard.
 
-    deposit -> (slash -> answered)* -> slash -> burned
-                                    -> released
+    deposit -> released
+    deposit -> slash -> answered -> released
+    deposit -> slash -> burned
 
 Rules: a study whose plan asks for stakes starts once everybody's is there. A slash carries its case and takes the whole
 stake out of its party's hands at once; nothing is burned before the appeal window has ended, and an answer, which must
-be as checkable as the case, gives it back. One case at a time, and none twice. Evidence is heard until the challenge
-window after the settlement has ended, a release waits for the (longer) unbonding time. A settled log takes these
-entries and no others.
+be as checkable as the case, gives it back. No case counts twice. Others may be brought meanwhile, so that a harmless
+one shields nobody; they take no more, and the stake stays held until all are answered. Evidence is heard until the
+challenge window after the settlement has ended, a release waits for the (longer) unbonding time. A settled log takes
+these entries and no others.
 
 Checked here: all that follows from the log and the entry. That a challenge's blob proves a utility false needs the blob
 (``evidence``): witnesses check that before they cosign.
@@ -161,7 +163,7 @@ def _slashed(state: StudyState, entry: Entry, body: StakeSlashed) -> StudyState:
     did = entry.party or ""
     require(entry.round is None and did in state.stakes, "the party holds no stake")
     require(did not in state.released, "the stake is released already")
-    require(pending_slash(state, did) is None and not burnt(state, did), "the stake is slashed already")
+    require(not burnt(state, did), "the stake is burned already")
     require(not state.settled or entry.at <= heard_until(state), "the challenge window has ended")
     if isinstance(body.case, SplitView):
         key = PublicKey.from_did(did)
@@ -170,9 +172,11 @@ def _slashed(state: StudyState, entry: Entry, body: StakeSlashed) -> StudyState:
         require(found.origin == origin, "the evidence is about another log")
     else:
         _check_round(state, did, body.case)
+    slashes = {**state.slashes, entry.id: Slash(party=did, case=body.case, at=entry.at)}
+    if did in state.holds:
+        return replace(state, slashes=slashes)
     held = Transfer(entry.id, stake_account(state, did), SLASHED, state.stakes[did], step="pending")
-    slash = Slash(party=did, case=body.case, at=entry.at)
-    return replace(state, slashes={**state.slashes, entry.id: slash}, ledger=state.ledger.post([held]))
+    return replace(state, slashes=slashes, holds={**state.holds, did: entry.id}, ledger=state.ledger.post([held]))
 
 
 def _check_round(state: StudyState, did: str, case: FalseUtility) -> None:
@@ -189,13 +193,10 @@ def _appealed(state: StudyState, entry: Entry, body: SlashAppealed) -> StudyStat
     require(entry.at <= appeal_ends(state, slash), "the appeal window has ended")
     require(isinstance(slash.case, SplitView), "the answer is to another kind of case")
     _check_two_studies(state, slash, body.answer)
-    held = _held(state, slash, body.slash)
-    void = replace(held, id=entry.id, amount=0, step="voided", of=body.slash)
-    return replace(
-        state,
-        slashes={**state.slashes, body.slash: replace(slash, status="answered")},
-        ledger=state.ledger.post([void]),
-    )
+    after = replace(state, slashes={**state.slashes, body.slash: replace(slash, status="answered")})
+    if pending_slash(after, slash.party) is not None:
+        return after
+    return _let_go(after, slash.party, Transfer(entry.id, *_way(state, slash.party), 0, step="voided"))
 
 
 def _check_two_studies(state: StudyState, slash: Slash, answer: TwoStudies) -> None:
@@ -223,11 +224,9 @@ def _opened(state: StudyState, view: View, opening: Opening) -> str:
 def _burned(state: StudyState, entry: Entry, body: StakeBurned) -> StudyState:
     slash = _pending(state, entry, body.slash)
     require(entry.at > appeal_ends(state, slash), "the appeal window has not ended")
-    held = _held(state, slash, body.slash)
-    burn = replace(held, id=entry.id, step="resolved", of=body.slash)
-    return replace(
-        state, slashes={**state.slashes, body.slash: replace(slash, status="burned")}, ledger=state.ledger.post([burn])
-    )
+    after = replace(state, slashes={**state.slashes, body.slash: replace(slash, status="burned")})
+    burn = Transfer(entry.id, *_way(state, slash.party), state.stakes[slash.party], step="resolved")
+    return _let_go(after, slash.party, burn)
 
 
 def _released(state: StudyState, entry: Entry, body: StakeReleased) -> StudyState:  # noqa: ARG001 -- a rule's signature
@@ -249,12 +248,19 @@ def _pending(state: StudyState, entry: Entry, name: str) -> Slash:
     require(known and entry.round is None, "there is no such slash of this party")
     slash = state.slashes[name]
     require(slash.status == "pending", f"the slash is {slash.status} already")
+    require(not burnt(state, slash.party), "the stake is burned already")
     return slash
 
 
-def _held(state: StudyState, slash: Slash, name: str) -> Transfer:
-    """The transfer that holds a slashed stake."""
-    return Transfer(name, stake_account(state, slash.party), SLASHED, state.stakes[slash.party], step="pending")
+def _way(state: StudyState, did: str) -> tuple[str, str]:
+    """From where to where a slashed stake goes."""
+    return stake_account(state, did), SLASHED
+
+
+def _let_go(state: StudyState, did: str, transfer: Transfer) -> StudyState:
+    """The state once a held stake is burned or free again."""
+    rest = {party: name for party, name in state.holds.items() if party != did}
+    return replace(state, holds=rest, ledger=state.ledger.post([replace(transfer, of=state.holds[did])]))
 
 
 def _back(state: StudyState, entry: Entry, did: str) -> StudyState:

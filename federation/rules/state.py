@@ -93,7 +93,8 @@ class StudyState:
     """All that the log says so far about one study. Parties are did strings.
 
     ``stakes`` holds what parties deposited (micro-credits; the ledger knows what is left), ``slashes`` and ``ballots``
-    go by the id of their entry, ``voted`` is what accepted changes made of the plan's rounds.
+    go by the id of their entry, ``holds`` maps a slashed party to the pending transfer of its stake, ``voted`` is what
+    accepted changes made of the plan's rounds.
     """
 
     plan: StudyPlan
@@ -119,6 +120,7 @@ class StudyState:
     stakes: Mapping[str, int] = field(default_factory=dict)
     released: frozenset[str] = frozenset()
     slashes: Mapping[str, Slash] = field(default_factory=dict)
+    holds: Mapping[str, str] = field(default_factory=dict)
     ballots: Mapping[str, Ballot] = field(default_factory=dict)
     voted: Rounds | None = None
     ledger: Ledger = field(default_factory=Ledger)

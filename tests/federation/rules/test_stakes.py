@@ -231,12 +231,34 @@ def staked_start(study: Any) -> Any:
     return type(study)(edits=study.edits).state
 
 
-def test_nobody_is_slashed_twice(false: Any) -> None:
+def test_no_stake_is_taken_twice(false: Any) -> None:
     case, _ = proof_of(false)
-    body = StakeSlashed(case=case)
-    append(false, body, false.key)
+    body, other = StakeSlashed(case=case), StakeSlashed(case=split(false.key, false.plan.origin))
+    first = append(false, body, false.key)
     refused(false, body, false.key, "a second time")
-    refused(false, StakeSlashed(case=split(false.key, false.plan.origin)), false.key, "slashed already")
+    second = append(false, other, false.key)
+    assert false.state.ledger.held == {COORDINATOR: 500}
+    false.now += timedelta(seconds=110)
+    append(false, StakeBurned(slash=second), false.key)
+    assert false.state.ledger.balance("burned:slashed") == 500
+    refused(false, StakeBurned(slash=first), false.key, "burned already")
+    later = split(false.key, false.plan.origin, size=8)
+    refused(false, StakeSlashed(case=later), false.key, "burned already")
+
+
+def test_a_harmless_case_shields_nobody_from_another(false: Any, staked: Staked) -> None:
+    other = staked(edits={'name = "small"': 'name = "other"'})
+    other.start()
+    view, answer = two_logs(false, other, 6)
+    decoy = append(false, StakeSlashed(case=view), false.key)
+    case, _ = proof_of(false)
+    real = append(false, StakeSlashed(case=case), false.key)
+    append(false, SlashAppealed(slash=decoy, answer=answer), false.key)
+    assert false.state.ledger.held == {COORDINATOR: 500}, "one case is left"
+    false.now += timedelta(seconds=110)
+    append(false, StakeBurned(slash=real), false.key)
+    assert false.state.ledger.balance("burned:slashed") == 500
+    sums(false)
 
 
 def test_an_entry_that_holds_slashes_nobody(honest: Any) -> None:
@@ -413,7 +435,7 @@ class Windows(RuleBasedStateMachine):
         self.state, self.now = self.study.state, self.study.now
         self.keys = [self.study.key, *self.study.institutions.values()]
         self.told = dict.fromkeys((key.public.did for key in self.keys), "held")
-        self.open: dict[str, tuple[str, Any]] = {}
+        self.open: dict[str, list[tuple[str, Any]]] = {key.public.did: [] for key in self.keys}
         self.seen: set[str] = set()
         self.count = 0
 
@@ -441,16 +463,19 @@ class Windows(RuleBasedStateMachine):
         self.count += new
         origin = self.study.plan.origin if which == 0 else consent_origin(key.public)
         body = StakeSlashed(case=split(key, origin, size=1 + self.count))
-        legal = self.told[did] == "held" and self.since() <= 1000 and f"{did}{self.count}" not in self.seen
+        standing = self.told[did] in ("held", "slashed")
+        legal = standing and self.since() <= 1000 and f"{did}{self.count}" not in self.seen
         name = self.attempt(body, key, legal)
         if legal:
             self.seen.add(f"{did}{self.count}")
-            self.told[did], self.open[did] = "slashed", (name, self.now)
+            self.told[did] = "slashed"
+            self.open[did].append((name, self.now))
 
-    @rule(which=st.integers(0, 3))
-    def burn(self, which: int) -> None:
+    @rule(which=st.integers(0, 3), last=st.booleans())
+    def burn(self, which: int, last: bool) -> None:
         key = self.keys[which]
-        name, at = self.open.get(key.public.did, ("0" * 64, self.now))
+        cases = self.open[key.public.did] or [("0" * 64, self.now)]
+        name, at = cases[-1 if last else 0]
         waited = (self.now + timedelta(seconds=1) - at).total_seconds()
         legal = self.told[key.public.did] == "slashed" and waited > 100
         self.attempt(StakeBurned(slash=name), key, legal)
