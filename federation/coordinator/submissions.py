@@ -132,9 +132,16 @@ class Submissions:
         free = releasable(state)
         if free and now > free_at(state) + timedelta(seconds=1):
             made += [(StakeReleased(), did) for did in free]
-        for body, did in made:
+        return [body for body, did in made if self._log(body, did)]
+
+    def _log(self, body: Body, did: str) -> bool:
+        """Log what is due; False where a case that was just brought stands against it."""
+        try:
             self._history.append(body, party=PublicKey.from_did(did))
-        return [body for body, _ in made]
+        except PeerError as error:
+            logger.warning("not due any more: %s", error.message)
+            return False
+        return True
 
     def _accuse(self, peer: PublicKey, accusation: Accusation) -> None:
         state, case = self._history.state, accusation.case

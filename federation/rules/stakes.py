@@ -162,6 +162,7 @@ def _slashed(state: StudyState, entry: Entry, body: StakeSlashed) -> StudyState:
     terms_of(state)
     did = entry.party or ""
     require(entry.round is None and did in state.stakes, "the party holds no stake")
+    require(bool(state.weights), "the study has not started")
     require(did not in state.released, "the stake is released already")
     require(not burnt(state, did), "the stake is burned already")
     require(not state.settled or entry.at <= heard_until(state), "the challenge window has ended")

@@ -190,6 +190,12 @@ def test_whoever_leaves_before_the_start_has_its_stake_back(staked: Staked) -> N
     revocation = Revocation(study=study.plan.study_id, plan_hash=study.plan.plan_hash, site="ash", signed_at="x")
     study.append(AgreementRevoked(envelope=revocation.sign(ash).to_bytes().decode()), party=ash)
     assert study.state.stakes == {}
+    birch = study.institutions["birch"]
+    study.append(study.pledge(birch), party=birch)
+    case = split(birch, consent_origin(birch.public))
+    refused(study, StakeSlashed(case=case), birch, "the study has not started")
+    birch_left = Revocation(study=study.plan.study_id, plan_hash=study.plan.plan_hash, site="birch", signed_at="x")
+    study.append(AgreementRevoked(envelope=birch_left.sign(birch).to_bytes().decode()), party=birch)
     assert study.state.ledger.balance("pledge:ash") == study.state.ledger.balance("stake:ash") == 0
     sums(study)
 
