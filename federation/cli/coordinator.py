@@ -115,7 +115,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "study": state.study,
         "phase": phase(state, pause),
         "round": state.round.number if state.round else len(state.closed),
-        "rounds": state.plan.rounds.count,
+        "rounds": state.rounds.count,
         "log_size": state.size,
         "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
         "agreements": sorted(agreement.site for agreement in state.agreements.values()),
@@ -164,6 +164,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     from federation.coordinator.service import StudyParts, StudyService
     from federation.network.host import Libp2pHost
     from federation.rules.validation import read_validation
+    from federation.storage.log import SqliteLog
 
     history = opened.history(study)
     plan, envelope = opened.plan(study)
@@ -188,6 +189,8 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
                 seed=seed,
                 stop=party.stop,
                 paused=lambda: paused(opened.files.path, study),
+                outbox=opened.outbox(study),
+                logs=lambda: [SqliteLog(opened.engine, name) for name in opened.studies()],
             ),
             on_progress=party.show_status,
         )

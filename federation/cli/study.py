@@ -11,6 +11,7 @@ import typer
 from federation.cli.coordinator import address_of, status_text, study_status
 from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.cli.running import is_running
+from federation.cli.votes import propose, vote, votes
 from federation.coordinator.folder import commit_validation, open_coordinator, publish
 from federation.coordinator.membership import invite as make_invitation
 from federation.errors import OperatorError
@@ -246,6 +247,11 @@ def export(
         as_json=as_json,
         text=f"Exported {written.files} files to {out}.\nVerify: accord log verify {out} --key {opened.key.public.did}",
     )
+
+
+app.command()(propose)
+app.command()(vote)
+app.command()(votes)
 
 
 def load_plan(path: Path) -> StudyPlan:

@@ -155,7 +155,7 @@ class RoundRunner:
             self._close(self._current())
 
     def _deadline(self, now: datetime) -> str:
-        wait = timedelta(seconds=self._history.state.plan.rounds.deadline_s + 1)  # whole seconds are cut off
+        wait = timedelta(seconds=self._history.state.rounds.deadline_s + 1)  # whole seconds are cut off
         return format_instant(now + wait)
 
     def _current(self) -> RoundState:
@@ -208,7 +208,7 @@ class RoundRunner:
         self._grid.set_nodes(parties)
         node_ids = [node_id_of(party) for party in parties]
         messages = self._strategy.configure_reveal(current.number, self._grid, node_ids)
-        deadline = time.monotonic() + self._history.state.plan.rounds.deadline_s
+        deadline = time.monotonic() + self._history.state.rounds.deadline_s
 
         def undecided() -> set[str]:
             now = self._current()
@@ -294,7 +294,7 @@ class RoundRunner:
         state = self._history.state
         encoding = state.plan.aggregation.encoding
         base = unpack_vector(self._blobs.get(current.base_model), encoding, length=parameter_count(state.plan))
-        quorate = len(current.admitted) >= state.plan.rounds.quorum
+        quorate = len(current.admitted) >= current.quorum
         counted = dict(current.admitted) if quorate else {}
         vectors = self._gathering.take(counted)
         rule = rule_of(state.plan)

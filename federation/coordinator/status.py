@@ -6,6 +6,7 @@ from typing import Final
 from federation.rules.checkpoint import finality_quorum
 from federation.rules.cohorts import round_ms
 from federation.rules.instant import format_instant
+from federation.rules.stakes import stakes_due
 from federation.rules.state import RoundState, StudyState
 
 from .history import StudyHistory
@@ -13,6 +14,7 @@ from .pausing import Pause
 
 _RUN: Final = "running this study (`accord coordinator run`)"
 _AGREE: Final = "its agreement (`accord agreement sign`, then `accord node run` brings it)"
+_STAKE: Final = "its stake (`accord stake deposit`, then the running party brings it)"
 _AWAY: Final = "; it is not connected"
 
 
@@ -88,7 +90,7 @@ def _is_final(history: StudyHistory) -> bool:
 def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[dict[str, str]]:
     missing = state.plan.rounds.participants - len(state.agreements)
     if not missing:
-        return []
+        return _stakes(state)
     agreed = {agreement.site for agreement in state.agreements.values()}
     waiting = [
         _item(site, _AGREE if peer else "joining with its invitation (`accord node join`)")
@@ -100,6 +102,12 @@ def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[di
         whom = "one more institution" if more == 1 else f"{more} more institutions"
         waiting.append(_item("coordinator", f"an invitation for {whom} (`accord study invite`)"))
     return waiting
+
+
+def _stakes(state: StudyState) -> list[dict[str, str]]:
+    """Whose stake is missing, where the plan asks for stakes."""
+    names = {state.coordinator.did: "coordinator", **{did: state.site(did) for did in state.agreements}}
+    return [_item(names[did], _STAKE) for did in stakes_due(state) if did not in state.stakes]
 
 
 def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[dict[str, str]]:
@@ -129,7 +137,7 @@ def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]
 def _connections(state: StudyState, there: set[str]) -> list[dict[str, str]]:
     """Between rounds: whoever is away is awaited; with a quorum the next round opens without them very soon."""
     away = [did for did in state.active if did not in there]
-    present, quorum = len(state.active) - len(away), state.plan.rounds.quorum
+    present, quorum = len(state.active) - len(away), state.rounds.quorum
     if present < quorum:
         why = f"connecting: round {len(state.closed) + 1} needs {quorum} institutions and has {present}"
     else:

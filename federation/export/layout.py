@@ -17,6 +17,7 @@ from federation.errors import AccordError, OperatorError, PeerError
 from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX
 from federation.rules.entries import ENTRY_BYTES_MAX
+from federation.rules.evidence import proofs_of
 from federation.rules.state import StudyState
 from federation.rules.study import PLAN_BYTES_MAX
 from federation.rules.validation import SALT_BYTES, validation_commitment
@@ -71,9 +72,10 @@ def blob_path(name: str) -> str:
 
 
 def needed_blobs(state: StudyState) -> list[str]:
-    """The blobs that prove what the log says: models, updates and, once settled, value tables; sorted.
+    """The blobs that prove what the log says, sorted.
 
-    Updates are the admitted ones, and the sponsor's references where the rule is trust-anchored.
+    Models, admitted updates (and the sponsor's references where the rule is trust-anchored) and, once settled, value
+    tables and the proofs that cases against stakes rest on.
     """
     names = {state.first_model} if state.first_model else set()
     for done in state.closed:
@@ -81,6 +83,7 @@ def needed_blobs(state: StudyState) -> list[str]:
         names |= {chunk for update in done.admitted.values() for chunk in update.chunks}
         if state.settled:
             names.add(done.value_table)
+    names |= set(proofs_of(state))
     return sorted(names)
 
 

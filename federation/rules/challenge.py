@@ -7,7 +7,7 @@ recomputes the utility from these bytes alone, offline, with no trust in whoever
 coordinator, or has a hash that it signed.
 
 Left out: faults that replaying the log finds (weights, payments, the next model), and tables that are no table of their
-round. Who is made to pay for a false entry is not decided here.
+round. What a false entry costs is decided elsewhere (``stakes``).
 """
 
 import base64

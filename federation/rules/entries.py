@@ -15,6 +15,7 @@ from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.pledges import Case, TwoStudies
 from federation.rules.study import read
 from federation.rules.wire import Did, Wire
 
@@ -186,6 +187,55 @@ class StudySettled(Wire):
     burned: Micro
 
 
+class StakeDeposited(Wire):
+    """A party stands in with a stake, on its word; ``envelope`` is its signed Pledge."""
+
+    kind: Literal["stake-deposited"] = "stake-deposited"
+    envelope: EnvelopeText
+
+
+class StakeSlashed(Wire):
+    """The entry's party has lost its stake by ``case``, unless it answers the case before the appeal window ends."""
+
+    kind: Literal["stake-slashed"] = "stake-slashed"
+    case: Case
+
+
+class SlashAppealed(Wire):
+    """The case of the entry ``slash`` does not hold, as ``answer`` shows: the stake is its party's again."""
+
+    kind: Literal["slash-appealed"] = "slash-appealed"
+    slash: Hash
+    answer: TwoStudies
+
+
+class StakeBurned(Wire):
+    """The appeal window of the entry ``slash`` has ended without an answer."""
+
+    kind: Literal["stake-burned"] = "stake-burned"
+    slash: Hash
+
+
+class StakeReleased(Wire):
+    """The unbonding time has ended: the entry's party owes nothing any more on its pledge."""
+
+    kind: Literal["stake-released"] = "stake-released"
+
+
+class ChangeProposed(Wire):
+    """A party proposes to change a parameter; ``envelope`` is its signed Proposal. Weights are those of now."""
+
+    kind: Literal["change-proposed"] = "change-proposed"
+    envelope: EnvelopeText
+
+
+class VoteCast(Wire):
+    """A party votes on a proposal; ``envelope`` is its signed Vote."""
+
+    kind: Literal["vote-cast"] = "vote-cast"
+    envelope: EnvelopeText
+
+
 Body = Annotated[
     StudyPublished
     | AgreementAdmitted
@@ -201,7 +251,14 @@ Body = Annotated[
     | UpdateRefused
     | RoundClosed
     | StudyAborted
-    | StudySettled,
+    | StudySettled
+    | StakeDeposited
+    | StakeSlashed
+    | SlashAppealed
+    | StakeBurned
+    | StakeReleased
+    | ChangeProposed
+    | VoteCast,
     Field(discriminator="kind"),
 ]
 

@@ -57,6 +57,8 @@ def explain(plan: StudyPlan) -> str:
             f"model on the sponsor's validation set ({valued}).{_bound(plan)} A share below {share} % of them is "
             f"burned, like all that is not paid.{_fees(plan)}"
         ),
+        *_stake(plan),
+        *_voting(plan),
         (
             "What you sign. This plan and no other, under your institution's key. You can revoke at any time; "
             "from the next round on you take no part, and what you earned stays yours."
@@ -103,6 +105,47 @@ def _cohort(plan: StudyPlan) -> str:
             "your people lost for it stays charged. "
         )
     return said
+
+
+def _stake(plan: StudyPlan) -> list[str]:
+    """What the parties stand in with, where they do."""
+    terms = plan.stake
+    if terms is None:
+        return []
+    rows = "a false utility in a value table" if plan.validation.disclosure == "public" else ""
+    return [
+        (
+            f"What is at stake. Before the study starts you pledge {in_credits(terms.institution_microcredits)}, the "
+            f"coordinator {in_credits(terms.coordinator_microcredits)}: a debt on paper, due if a proof that anybody "
+            f"can check shows that the party signed two histories of its log{f', or {rows}' if rows else ''}. Poor "
+            f"data or bad luck never cost it. Evidence is heard until {_span(terms.challenge_s)} after the "
+            f"settlement; a case can be answered for {_span(terms.appeal_s)}, and pledges end "
+            f"{_span(terms.unbonding_s)} after the settlement."
+        )
+    ]
+
+
+def _voting(plan: StudyPlan) -> list[str]:
+    """What may be changed on the way, where something may."""
+    terms = plan.voting
+    if terms is None:
+        return []
+    whose = "the institutions, by the same weights as in the model" if terms.weights == "cohort" else "all, by stake"
+    return [
+        (
+            f"What may change. More than {plain_decimal(terms.threshold * 100)} % of all weights can lengthen the "
+            f"deadline, change the quorum or end the study earlier; {whose}, within {_span(terms.open_s)} of the "
+            "proposal. Privacy, data, purpose and pool cannot be changed."
+        )
+    ]
+
+
+def _span(seconds: int) -> str:
+    """A time in the largest unit that fits: ``14 days``."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length} {unit}{'' if seconds == length else 's'}"
+    return f"{seconds} s"
 
 
 def _attendance(plan: StudyPlan) -> str:

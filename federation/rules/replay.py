@@ -35,8 +35,10 @@ from federation.rules.entries import (
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.payouts import fees_due, transfers
+from federation.rules.stakes import AFTER_SETTLEMENT, STAKE_RULES, require_stakes, returned
 from federation.rules.state import ClosedRound, RoundState, StudyState, require
 from federation.rules.study import StudyPlan, open_agreement
+from federation.rules.votes import VOTE_RULES
 
 
 def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudyState:
@@ -79,7 +81,8 @@ def _check_header(state: StudyState, entry: Entry) -> None:
     require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
     require(entry.term == 0, "its term is unknown")
     require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
-    require(not state.settled, "the study is settled already")
+    late = state.plan.stake is not None and entry.body.kind in AFTER_SETTLEMENT
+    require(late or not state.settled, "the study is settled already")
     require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
 
 
@@ -118,7 +121,7 @@ def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) 
     )
     if not state.weights:
         rest = {key: value for key, value in state.agreements.items() if key != did}
-        return replace(state, agreements=rest)
+        return replace(returned(state, entry, did), agreements=rest)
     return replace(state, revoked=state.revoked | {did})
 
 
@@ -127,6 +130,7 @@ def _started(state: StudyState, entry: Entry, body: StudyStarted) -> StudyState:
     require(entry.round is None and entry.party is None, "a start has neither round nor party")
     require(len(state.agreements) == state.plan.rounds.participants, "agreements are missing")
     require(dict(body.weights) == weights_of(state), "the weights do not follow from the agreements")
+    require_stakes(state)
     return replace(state, weights=dict(body.weights), model=body.base_model, first_model=body.base_model)
 
 
@@ -141,7 +145,7 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     require(state.round is None, "the round before is not closed")
     require(not state.aborted, "the study was aborted")
     number = len(state.closed) + 1
-    require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
+    require(entry.round == number and number <= state.rounds.count, "the round's number is not the next")
     require(entry.party is None, "a round has no party")
     require(body.base_model == state.model, "the base model is not the last round's result")
     cohorts.check_opening(state, body)
@@ -156,6 +160,7 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
         deadline=deadline,
         opened_at=entry.at,
         reference=body.reference,
+        quorum=state.rounds.quorum,
     )
     measured = {note.party: note for note in body.measured or ()}
     return replace(state, round=current, measured={**state.measured, **measured})
@@ -253,7 +258,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
     require(current.phase == "revealing", "commitments are not closed")
     decided = len(current.admitted) + len(current.rejected)
     require(decided == len(current.commitments), "a committed update is neither admitted nor refused")
-    quorate = len(current.admitted) >= state.plan.rounds.quorum
+    quorate = len(current.admitted) >= current.quorum
     require((body.outcome == "aggregated") == quorate, "the outcome does not follow from the quorum")
     counted = current.admitted if quorate else {}
     require(
@@ -302,6 +307,7 @@ def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
     return replace(
         state,
         settled=True,
+        settled_at=entry.at,
         payments=body.payments,
         tables=body.tables,
         burned=body.burned,
@@ -328,5 +334,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "round-closed": _closed,
         "study-aborted": _aborted,
         "study-settled": _settled,
+        **STAKE_RULES,
+        **VOTE_RULES,
     },
 )

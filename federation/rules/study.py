@@ -25,9 +25,11 @@ from federation.rules.terms import (
     Purpose,
     Reward,
     Rounds,
+    Stake,
     Training,
     Validation,
     Valuation,
+    Voting,
 )
 from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
@@ -59,6 +61,8 @@ class StudyPlan(Wire):
     valuation: Valuation
     reward: Reward
     validation: Validation
+    stake: Stake | None = None
+    voting: Voting | None = None
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -80,6 +84,12 @@ class StudyPlan(Wire):
             raise ValueError(f"reward.fees names {len(fees)} institutions, rounds.participants is {participants}")
         if fees is not None and (self.rounds.invite, self.rounds.enough) != (None, None):
             raise ValueError("reward.fees has no meaning with rounds.invite or rounds.enough")
+        return self
+
+    @model_validator(mode="after")
+    def _weighed(self) -> "StudyPlan":
+        if self.voting is not None and self.voting.weights == "stake" and self.stake is None:
+            raise ValueError('voting.weights = "stake" needs the section stake')
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,9 @@ from federation.rules.wire import Did, Number, PositiveNumber, Sha256Hex, Text, 
 
 MINTED_MAX: Final = 10**15
 """The most that one study can pay, in micro-credits."""
+STAKE_MAX: Final = 10**14
+"""The largest stake of one party, in micro-credits."""
+WINDOW_S_MAX: Final = 366 * 86_400
 
 
 def _day(value: str) -> str:
@@ -238,6 +241,49 @@ class Reward(Wire):
         if self.outcome is not None and self.fees is None:
             raise ValueError("reward.outcome has no meaning without reward.fees")
         return self
+
+
+class Stake(Wire):
+    """What each party must hold before the study starts, and how long evidence against it is heard.
+
+    All windows are in seconds. ``challenge_s`` runs from the settlement: until then a stake can be slashed.
+    ``appeal_s`` runs from a slash: until then it can be answered, and nothing is burned. ``unbonding_s`` runs from the
+    settlement: nothing is released before; it is as long as both together, so that a slash in the last moment of the
+    challenge window still finds its stake.
+
+    Attributes:
+        coordinator_microcredits: of whoever keeps the log and scores.
+        institution_microcredits: of each institution.
+    """
+
+    coordinator_microcredits: Annotated[int, Field(ge=0, le=STAKE_MAX)]
+    institution_microcredits: Annotated[int, Field(ge=0, le=STAKE_MAX)]
+    challenge_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+    appeal_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+    unbonding_s: Annotated[int, Field(ge=1, le=2 * WINDOW_S_MAX)]
+
+    @model_validator(mode="after")
+    def _outlasts(self) -> "Stake":
+        if self.coordinator_microcredits + self.institution_microcredits == 0:
+            raise ValueError("a stake of nothing for everybody: leave the section out")
+        if self.unbonding_s < self.challenge_s + self.appeal_s:
+            raise ValueError("stake.unbonding_s cannot be below challenge_s + appeal_s")
+        return self
+
+
+class Voting(Wire):
+    """Whether parties may change what cannot weaken anybody's privacy (``federation.rules.ballots.Change``), and how.
+
+    Attributes:
+        weights: what a vote counts, as it was when the change was proposed: the study's ``cohort`` weights of the
+            institutions, or what each party, the coordinator too, holds as a ``stake``.
+        threshold: a change is accepted once more than this share of all weights of the snapshot said yes.
+        open_s: how long votes are taken, in seconds.
+    """
+
+    weights: Literal["cohort", "stake"] = "cohort"
+    threshold: Annotated[Number, Field(ge=Decimal("0.5"), lt=1)] = Decimal("0.5")
+    open_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
 
 
 class Validation(Wire):

@@ -28,6 +28,7 @@ from federation.rules.entries import (
     ParticipationRefused,
     RoundClosed,
     RoundOpened,
+    StakeDeposited,
     StudyPublished,
     StudyStarted,
     UpdateAdmitted,
@@ -39,6 +40,7 @@ from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.merkle import EMPTY_ROOT
+from federation.rules.pledges import Pledge
 from federation.rules.replay import apply, begin, weights_of
 from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, plan_from_toml
@@ -114,6 +116,17 @@ root_disclosure = "public"'''
 CODE = "c" * 64
 START = datetime(2026, 11, 22, tzinfo=UTC)
 SITES = ("ash", "birch", "cedar")
+COORDINATOR_STAKE, INSTITUTION_STAKE = 500, 300
+STAKES = """[stake]
+coordinator_microcredits = 500
+institution_microcredits = 300
+challenge_s = 1000
+appeal_s = 100
+unbonding_s = 2000
+[voting]
+open_s = 500
+[validation]"""
+"""In place of ``[validation]``: a plan with stakes and votes."""
 
 Change = Callable[[Any], Any]
 
@@ -194,9 +207,22 @@ class Study:
                 signed_at=format_instant(self.now),
             )
             self.append(AgreementAdmitted(envelope=agreement.sign(key).to_bytes().decode()), party=key)
+        for key in (self.key, *self.institutions.values()):
+            if self.plan.stake is not None:
+                self.append(self.pledge(key), party=key)
         model = self.blobs.put(pack(initial_model(self.plan, self.seed)))
         self.append(StudyStarted(weights=weights_of(self.state), base_model=model))
         self.checkpoint()
+
+    def pledge(self, key: PrivateKey, **changes: Any) -> StakeDeposited:
+        amount = COORDINATOR_STAKE if key == self.key else INSTITUTION_STAKE
+        fields = {
+            "study": self.plan.study_id,
+            "plan_hash": self.plan.plan_hash,
+            "amount_microcredits": amount,
+            "signed_at": format_instant(self.now),
+        }
+        return StakeDeposited(envelope=Pledge(**{**fields, **changes}).sign(key).to_bytes().decode())
 
     def play_round(self, number: int, *, declining: str | None = None, late: str | None = None) -> None:
         base_model = self.state.model
@@ -353,3 +379,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
 def play() -> type[Study]:
     """The class, for tests that play a study of their own."""
     return Study
+
+
+@pytest.fixture(scope="session")
+def staked() -> Callable[..., Study]:
+    """A study of one's own whose plan has stakes and votes."""
+    return lambda **fields: Study(**{**fields, "edits": {"[validation]": STAKES, **fields.get("edits", {})}})
