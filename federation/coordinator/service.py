@@ -18,10 +18,10 @@ from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
+from federation.rules.comparing import weights_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
 from federation.rules.fixedpoint import pack
-from federation.rules.replay import weights_of
 from federation.rules.state import StudyState
 from federation.storage.blobs import BlobStore
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from federation.errors import PeerError
 from federation.rules import admission
-from federation.rules.documents import Update
+from federation.rules.clusters import Groups
+from federation.rules.documents import OverlapCommitment, OverlapReport, Update
 from federation.rules.entries import Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
@@ -47,6 +48,28 @@ class ClosedRound:
 
 
 @dataclass(frozen=True, slots=True)
+class OverlapState:
+    """How far the comparison of people has come, in a plan that asks for one.
+
+    ``since``: when the last agreement came; ``copies`` and ``clusters``: who counts as one (``rules.clusters``).
+    """
+
+    since: datetime | None = None
+    closed: bool = False
+    commitments: Mapping[str, OverlapCommitment] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, OverlapReport] = field(default_factory=dict)
+    formed: bool = False
+    copies: Groups = ()
+    clusters: Groups = ()
+
+    @property
+    def begun(self) -> bool:
+        """Whether who takes part is fixed."""
+        return self.closed or bool(self.commitments) or bool(self.declined)
+
+
+@dataclass(frozen=True, slots=True)
 class StudyState:
     """All that the log says so far about one study. Parties are did strings."""
 
@@ -58,6 +81,7 @@ class StudyState:
     last_time: datetime | None = None
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
+    overlap: OverlapState = field(default_factory=OverlapState)
     weights: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     first_model: str | None = None
