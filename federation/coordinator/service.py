@@ -25,6 +25,7 @@ from federation.rules.fixedpoint import pack
 from federation.rules.state import StudyState
 from federation.storage.blobs import BlobStore
 
+from .comparing import Comparing
 from .history import StudyHistory, system_clock
 from .membership import Membership
 from .pausing import Pause
@@ -38,7 +39,7 @@ from .protocols import (
 )
 from .relay import Relay
 from .rounds import RoundRunner
-from .status import awaited, awaited_cosignatures, phase
+from .status import awaited, awaited_cosignatures, clusters_of, phase
 from .valuing import Valuer
 from .witnessing import Witnessing
 
@@ -83,6 +84,7 @@ class StudyService:
         plan = parts.history.state.plan
         self._valuer = Valuer(plan=plan, validation=parts.validation, blobs=parts.blobs, sealed=parts.sealed)
         self._witnessing = Witnessing(parts.history, parts.exchange)
+        self._comparing = Comparing(parts.history, parts.exchange, self._witnessing.gather)
         self._rounds = RoundRunner(
             history=parts.history,
             exchange=parts.exchange,
@@ -147,7 +149,11 @@ class StudyService:
                 pause=pause,
                 seen=self._seen(),
             ),
-            "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
+            "problems": {
+                names.get(did, did): text
+                for did, text in (self._witnessing.problems | self._comparing.problems).items()
+            },
+            "clusters": clusters_of(state),
             "settled": state.settled,
         }
 
@@ -183,6 +189,8 @@ class StudyService:
     def _start(self, state: StudyState) -> bool:
         if len(state.agreements) < state.plan.rounds.participants:
             return False
+        if state.plan.overlap is not None and not state.overlap.formed:
+            return self._comparing.advance()
         model = self._parts.blobs.put(pack(initial_model(state.plan, self._parts.seed)))
         self._history.append(StudyStarted(weights=weights_of(state), base_model=model))
         self._cosign(again_s=0)

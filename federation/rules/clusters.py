@@ -14,6 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TypeAlias
 
+from federation.errors import PeerError
 from federation.rules.aggregation import integer_weights
 from federation.rules.valuation import method_named
 
@@ -99,6 +100,11 @@ class Quotient:
             PeerError: not a table of these players.
             OperatorError: an unknown method.
         """
+        if len(utilities) != 1 << len(self.players):
+            raise PeerError(
+                f"A table of {len(utilities)} utilities is not one of {len(self.players)} players.",
+                remedy="Keep it as evidence, and ask the coordinator for the whole table.",
+            )
         if not self.players or len(self.blocks) == len(self.players):
             return method_named(method)(utilities)
         worth = method_named(method)([utilities[coalition] for coalition in self.coalitions])

@@ -55,7 +55,8 @@ def waits_for(state: StudyState) -> tuple[str, ...]:
         return ()
     asked = overlap.commitments if overlap.closed else state.agreements
     answered = overlap.reports if overlap.closed else overlap.commitments
-    return tuple(sorted(did for did in asked if did not in answered and did not in overlap.declined))
+    gone = {*answered, *overlap.declined, *state.revoked}
+    return tuple(sorted(did for did in asked if did not in gone))
 
 
 def weights_of(state: StudyState) -> dict[str, int]:
@@ -141,8 +142,6 @@ def _committed(state: StudyState, entry: Entry, body: OverlapCommitted) -> Study
     require(commitment.study == state.study, "the commitment is for another study")
     event = canonical_bytes(commitment.event)
     require(event == canonical_bytes(overlap_event(state.plan)), "the privacy event is not the plan's")
-    taken = {each.sketch for each in overlap.commitments.values()}
-    require(commitment.sketch not in taken, "another party has committed to this very sketch")
     return replace(state, overlap=replace(overlap, commitments={**overlap.commitments, did: commitment}))
 
 

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from federation.errors import PeerError
-from federation.rules.canonical import sha256_hex, tagged_hash
+from federation.rules.canonical import tagged_hash
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import Integers
 
@@ -88,12 +88,13 @@ def unpack_sketch(data: bytes, buckets: int) -> Integers:
     return sketch
 
 
-def sketch_hash(packed: bytes) -> str:
-    """What an institution commits to before it sees another sketch: SHA-256, hexadecimal.
+def sketch_hash(packed: bytes, *, study: str, did: str) -> str:
+    """What an institution commits to before it sees another sketch: 64 hexadecimal digits.
 
-    The noise in it has far more than 128 bits, so that nobody finds a sketch by its hash.
+    The noise in a sketch has far more than 128 bits, so that nobody finds it by its hash; and as the hash is of the
+    institution's name too, nobody can repeat another's commitment and show that one's sketch later.
     """
-    return sha256_hex(packed)
+    return tagged_hash("overlap-sketch", study.encode("utf-8"), did.encode("ascii"), packed).hex()
 
 
 def product(left: Integers, right: Integers) -> int:
