@@ -1,9 +1,10 @@
 """``accord agreement``: read a study in plain language, sign its agreement, revoke it."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from clients.storage import StudyMembership
 from federation.cli.output import DirOption, JsonOption, emit, group, interactive
@@ -14,6 +15,7 @@ from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
 from federation.rules.statements import in_credits
 from federation.rules.study import Agreement, StudyPlan, open_plan
+from federation.rules.wire import describe
 
 app = group("Review a study in plain language; sign its agreement, or revoke it.")
 
@@ -64,6 +66,13 @@ def sign(
     dataset: Annotated[
         str, typer.Option("--dataset", help="The registered data set to use; default: the only one.")
     ] = "",
+    same_owner_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--same-owner-as",
+            help="The site name of another institution of your owner; repeat it. It counts if that one names you.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -71,6 +80,7 @@ def sign(
 
     Example: accord agreement sign --nominal-cohort 240 --dir node
     """
+    from clients.comparison import make_sealing_key
     from clients.folder import open_node_folder
     from federation.coordinator.history import system_clock
 
@@ -82,19 +92,26 @@ def sign(
             f"The agreement to {plan.study_id} is signed already ({membership.status}).",
             remedy="To end it, use `accord agreement revoke`.",
         )
+    if same_owner_as and plan.overlap is None:
+        raise OperatorError(
+            f"{plan.study_id} takes no account of who owns an institution.",
+            remedy="Leave --same-owner-as out: the plan has no [overlap] section.",
+        )
     if not yes:
         _ask(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
-    agreement = Agreement(
+    agreement = _agreement(
         study=plan.study_id,
         plan_hash=plan.plan_hash,
         site=membership.site,
         nominal_cohort=nominal_cohort,
         signed_at=format_instant(system_clock()),
+        overlap_key=None if plan.overlap is None else make_sealing_key(opened.engine, plan.study_id),
+        same_owner_as=tuple(same_owner_as) if same_owner_as else None,
     )
     envelope = agreement.sign(opened.key).to_bytes()
     opened.update_membership(plan.study_id, agreement=envelope, status="agreed", dataset=dataset)
     emit(
-        agreement.model_dump(mode="json"),
+        agreement.model_dump(mode="json", exclude_none=True),
         as_json=as_json,
         text=f"Signed: {membership.site} takes part in {plan.study_id}.\nNext: `accord node run --dir {folder}`.",
     )
@@ -164,3 +181,17 @@ def _confirm(question: str) -> None:
         )
     if not typer.confirm(question, err=True):
         raise OperatorError("Nothing was signed.", remedy="Run the command again when it is decided.")
+
+
+def _agreement(**fields: Any) -> Agreement:
+    """The agreement.
+
+    Raises:
+        OperatorError: a site is not named as sites are.
+    """
+    try:
+        return Agreement(**fields)
+    except ValidationError as error:
+        raise OperatorError(
+            f"This cannot be agreed to: {describe(error)}.", remedy="Mend the option that is named."
+        ) from error
