@@ -2,7 +2,7 @@
 
 Who has much of the same people is a **copy** of the other; copies, and institutions that both declared a common owner,
 are one **cluster**. A cluster enters the game of coalitions as one player, the quotient game of Owen ("Values of games
-with a priori unions", 1977, section 2): its members come together or not at all. So what three copies can bring is
+with a priori unions", 1977): its members come together or not at all. So what three copies can bring is
 counted once, and not three times in three orders. A cluster's copies weigh in the model as the largest of them would
 alone; what has one owner weighs as its parts together. A cluster's value is shared by its members' weights, exactly.
 """

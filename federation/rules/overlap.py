@@ -8,7 +8,7 @@ moves one place by one, so its L2 sensitivity is 1, and discrete Gaussian noise 
 
 The inner product of two noised sketches is an unbiased estimate of the common people: different hashes have independent
 signs, and so has the noise. Its error is about the square root of the cohorts; without a trusted third party no private
-estimate does much better (McGregor et al., "The limits of two-party differential privacy", 2010, theorem 3.9).
+estimate does much better (McGregor et al., "The limits of two-party differential privacy", 2010).
 
 Left out: records that differ by anything, however little, have nothing in common here.
 """

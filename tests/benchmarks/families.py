@@ -7,7 +7,7 @@ and adds its own noise. Without the rule every name is an institution; with it a
 (``federation.rules.clusters``), as if it had been found, or had declared itself.
 
 Printed are the family's share of all positive value beside the single one's, mean over seeds with the standard error
-of the paired difference, and whether that is at most 5 % more. Then how often the sketches of ``rules.overlap`` find
+of the paired difference, by hospital, and whether the one that gains most gains at most 5 %. Then how often the sketches of ``rules.overlap`` find
 three full copies among the hospitals, and how often they take two different hospitals for one.
 """
 
@@ -124,7 +124,8 @@ def table(plan: StudyPlan, seeds: int, noise: NoiseSource, told: str) -> None:
             together, alone = pairs.mean(axis=0)
             error = (pairs[:, 0] - pairs[:, 1]).std(ddof=1) / np.sqrt(seeds)
             each = [pairs[place :: len(SITES)].mean(axis=0) for place in range(len(SITES))]
-            met = "met" if together <= GOAL * alone else "**missed**"
+            worst = max(several / single - 1 for several, single in each)
+            met = f"{worst:+.1%}: " + ("met" if worst <= GOAL - 1 else "**missed**")
             cells = [
                 f"{kind} x3",
                 told,
@@ -185,7 +186,7 @@ def main() -> None:
     started = time.monotonic()
     plan = HEART.plan(epsilon=chosen.epsilon)
     print(f"Epsilon {plan.privacy.epsilon}, {plan.rounds.count} rounds, {chosen.seeds} seeds, pay by value.\n")
-    titles = ["single share", "family share", "difference", "relative", *SITES, "at most +5 %"]
+    titles = ["single share", "family share", "difference", "relative", *SITES, "most: at most +5 %"]
     print(f"| family | noise | rule | {' | '.join(titles)} |")
     print(f"| --- | --- | --- |{' ---: |' * len(titles)}")
     table(plan, chosen.seeds, NoNoise(), "none")
