@@ -7,8 +7,9 @@ and adds its own noise. Without the rule every name is an institution; with it a
 (``federation.rules.clusters``), as if it had been found, or had declared itself.
 
 Printed are the family's share of all positive value beside the single one's, mean over seeds with the standard error
-of the paired difference, by hospital, and whether the one that gains most gains at most 5 %. Then how often the sketches of ``rules.overlap`` find
-three full copies among the hospitals, and how often they take two different hospitals for one.
+of the paired difference, by hospital, and whether the one that gains most gains at most 5 %. Then how often the
+sketches of ``rules.overlap`` find three full copies among the hospitals, and how often they take two different
+hospitals for one.
 """
 
 import argparse
