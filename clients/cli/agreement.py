@@ -1,10 +1,9 @@
 """``accord agreement``: read a study in plain language, sign its agreement, revoke it."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from clients.storage import StudyMembership
 from federation.cli.output import DirOption, JsonOption, emit, group, interactive
@@ -14,8 +13,7 @@ from federation.rules.explain import explain
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
 from federation.rules.statements import in_credits
-from federation.rules.study import Agreement, StudyPlan, open_plan
-from federation.rules.wire import describe
+from federation.rules.study import StudyPlan, open_plan
 
 app = group("Review a study in plain language; sign its agreement, or revoke it.")
 
@@ -80,9 +78,8 @@ def sign(
 
     Example: accord agreement sign --nominal-cohort 240 --dir node
     """
-    from clients.comparison import make_sealing_key
+    from clients.cli.steps import sign_agreement
     from clients.folder import open_node_folder
-    from federation.coordinator.history import system_clock
 
     opened = open_node_folder(folder)
     membership = opened.membership(study)
@@ -92,24 +89,11 @@ def sign(
             f"The agreement to {plan.study_id} is signed already ({membership.status}).",
             remedy="To end it, use `accord agreement revoke`.",
         )
-    if same_owner_as and plan.overlap is None:
-        raise OperatorError(
-            f"{plan.study_id} takes no account of who owns an institution.",
-            remedy="Leave --same-owner-as out: the plan has no [overlap] section.",
-        )
     if not yes:
-        _ask(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
-    agreement = _agreement(
-        study=plan.study_id,
-        plan_hash=plan.plan_hash,
-        site=membership.site,
-        nominal_cohort=nominal_cohort,
-        signed_at=format_instant(system_clock()),
-        overlap_key=None if plan.overlap is None else make_sealing_key(opened.engine, plan.study_id),
-        same_owner_as=tuple(same_owner_as) if same_owner_as else None,
+        ask_to_sign(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
+    agreement = sign_agreement(
+        opened, membership, plan, nominal_cohort=nominal_cohort, dataset=dataset, same_owner_as=same_owner_as or ()
     )
-    envelope = agreement.sign(opened.key).to_bytes()
-    opened.update_membership(plan.study_id, agreement=envelope, status="agreed", dataset=dataset)
     emit(
         agreement.model_dump(mode="json", exclude_none=True),
         as_json=as_json,
@@ -163,7 +147,7 @@ def _fee(plan: StudyPlan, fee: int | None) -> str:
     return f"\n\nYour fee. {in_credits(fee)} for taking part in every round that counts."
 
 
-def _ask(plan: StudyPlan, membership: StudyMembership, fee: int | None) -> None:
+def ask_to_sign(plan: StudyPlan, membership: StudyMembership, fee: int | None) -> None:
     """Show the plan and wait for a yes.
 
     Raises:
@@ -181,17 +165,3 @@ def _confirm(question: str) -> None:
         )
     if not typer.confirm(question, err=True):
         raise OperatorError("Nothing was signed.", remedy="Run the command again when it is decided.")
-
-
-def _agreement(**fields: Any) -> Agreement:
-    """The agreement.
-
-    Raises:
-        OperatorError: a site is not named as sites are.
-    """
-    try:
-        return Agreement(**fields)
-    except ValidationError as error:
-        raise OperatorError(
-            f"This cannot be agreed to: {describe(error)}.", remedy="Mend the option that is named."
-        ) from error
