@@ -97,16 +97,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         checkpoints=checkpoints,
         cosignatures=len(newest.cosignatures),
         quorum=finality_quorum(len(witnesses)) if witnesses else None,
-        rounds=tuple(
-            VerifiedRound(
-                number=done.number,
-                outcome=done.outcome,
-                sites=tuple(sorted(state.site(did) for did in done.admitted)),
-                refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
-                model=done.model,
-            )
-            for done in state.closed
-        ),
+        rounds=tuple(_verified_round(state, done) for done in state.closed),
         aggregation=plan.aggregation.rule,
         linear=rule_of(plan).linear,
         references_recomputed=check_references(files, state, blobs),
@@ -123,6 +114,16 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         utilities_recomputed=utilities,
         files=len(files.sizes),
         size_bytes=sum(files.sizes.values()),
+    )
+
+
+def _verified_round(state: StudyState, done: ClosedRound) -> VerifiedRound:
+    return VerifiedRound(
+        number=done.number,
+        outcome=done.outcome,
+        sites=tuple(sorted(state.site(did) for did in done.admitted)),
+        refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
+        model=done.model,
     )
 
 

@@ -16,13 +16,13 @@ from federation.errors import PeerError
 from federation.rules.admission import check_arrays, parameter_count
 from federation.rules.aggregation import Rule, aggregate, norm_within, rule_of
 from federation.rules.canonical import sha256_hex
+from federation.rules.clusters import quotient
 from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
 from federation.rules.payouts import fees_due
 from federation.rules.rewards import lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
-from federation.rules.valuation import method_named
 from federation.rules.vectors import pack_vector, unpack_vector
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
@@ -123,7 +123,8 @@ def same_utility(committed: int, recomputed: int) -> bool:
 def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
     """Each party's value over the study: the sum of its values of the rounds, exact, in units of utility.
 
-    By the plan's ``valuation.method``, from the same tables whichever it is.
+    By the plan's ``valuation.method``, from the same tables whichever it is. Institutions that count as one are one
+    player, and share its value by their weights (``clusters``).
 
     Raises:
         PeerError: the tables do not telescope: a round does not start where the one before ended.
@@ -135,11 +136,17 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
                 f"The value tables of rounds {before.round} and {after.round} do not join.",
                 remedy="Keep them as evidence: one model cannot have two utilities.",
             )
-    method = method_named(state.plan.valuation.method)
     for table in tables:
-        for did, value in zip(table.players, method(table.utilities), strict=True):
-            result[did] += value / UTILITY_UNIT
+        for did, value in round_values(state, table).items():
+            result[did] += value
     return result
+
+
+def round_values(state: StudyState, table: ValueTable) -> dict[str, Fraction]:
+    """What each party's update of one round was worth, exact, in units of utility; clusters are valued as one."""
+    game = quotient(table.players, state.overlap.clusters, state.weights)
+    worth = game.values(table.utilities, state.plan.valuation.method)
+    return {did: value / UTILITY_UNIT for did, value in zip(table.players, worth, strict=True)}
 
 
 def payable(

@@ -52,6 +52,47 @@ class AgreementRevoked(Wire):
     envelope: EnvelopeText
 
 
+class OverlapCommitted(Wire):
+    """An institution's signed OverlapCommitment: what it will compare with, before it sees anybody else's."""
+
+    kind: Literal["overlap-committed"] = "overlap-committed"
+    envelope: EnvelopeText
+
+
+class OverlapDeclined(Wire):
+    """An institution's signed OverlapRefusal: it does not compare its people."""
+
+    kind: Literal["overlap-declined"] = "overlap-declined"
+    envelope: EnvelopeText
+
+
+class OverlapClosed(Wire):
+    """From here on sketches are shown; nobody commits to one any more."""
+
+    kind: Literal["overlap-closed"] = "overlap-closed"
+
+
+class OverlapReported(Wire):
+    """An institution's signed OverlapReport."""
+
+    kind: Literal["overlap-reported"] = "overlap-reported"
+    envelope: EnvelopeText
+
+
+Groups = Annotated[
+    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=14)], ...],
+    Field(max_length=7),
+]
+
+
+class ClustersFormed(Wire):
+    """Who counts as one institution, as it follows from the reports: groups of copies, and of copies and owners."""
+
+    kind: Literal["clusters-formed"] = "clusters-formed"
+    copies: Groups
+    clusters: Groups
+
+
 class StudyStarted(Wire):
     """Participants, witnesses and weights are fixed; the first model is named."""
 
@@ -240,6 +281,11 @@ Body = Annotated[
     StudyPublished
     | AgreementAdmitted
     | AgreementRevoked
+    | OverlapCommitted
+    | OverlapDeclined
+    | OverlapClosed
+    | OverlapReported
+    | ClustersFormed
     | StudyStarted
     | RoundOpened
     | RoundReopened

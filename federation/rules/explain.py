@@ -59,12 +59,32 @@ def explain(plan: StudyPlan) -> str:
         ),
         *_stake(plan),
         *_voting(plan),
+        *_compared(plan),
         (
             "What you sign. This plan and no other, under your institution's key. You can revoke at any time; "
             "from the next round on you take no part, and what you earned stays yours."
         ),
     ]
     return "\n\n".join(paragraphs)
+
+
+def _compared(plan: StudyPlan) -> list[str]:
+    """What comparing people means for who signs, in one paragraph, where the plan does."""
+    terms = plan.overlap
+    if terms is None:
+        return []
+    share = plain_decimal(terms.threshold * 100)
+    without = plain_decimal(derive_noise_multiplier(plan.model_copy(update={"overlap": None})))
+    text = (
+        "What is compared before. Whether institutions hold the same people: your node makes one noised sketch of "
+        "those whose data may be used. Only the other institutions can read it; no name, row or exact count leaves. It "
+        f"has noise of {plain_decimal(terms.noise_multiplier)} times one person's influence and is charged once, as a "
+        f"part of the epsilon above: without it the noise of training would be {without}. Who seems to have {share} % "
+        "of the smaller cohort in common, and institutions that name each other as of one owner (`--same-owner-as`), "
+        "count as one: one weight, and one value that they share. In small cohorts chance can hide a copy, or seldom "
+        "feign one. Institutions that do not compare count as one together."
+    )
+    return [text]
 
 
 def _part(plan: StudyPlan) -> str:

@@ -8,7 +8,8 @@ from typing import Literal
 from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.ballots import Change
-from federation.rules.documents import Update
+from federation.rules.clusters import Groups
+from federation.rules.documents import OverlapCommitment, OverlapReport, Update
 from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
@@ -93,6 +94,28 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
+class OverlapState:
+    """How far the comparison of people has come, in a plan that asks for one.
+
+    ``since``: when the last agreement came; ``copies`` and ``clusters``: who counts as one (``rules.clusters``).
+    """
+
+    since: datetime | None = None
+    closed: bool = False
+    commitments: Mapping[str, OverlapCommitment] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, OverlapReport] = field(default_factory=dict)
+    formed: bool = False
+    copies: Groups = ()
+    clusters: Groups = ()
+
+    @property
+    def begun(self) -> bool:
+        """Whether who takes part is fixed."""
+        return self.closed or bool(self.commitments) or bool(self.declined)
+
+
+@dataclass(frozen=True, slots=True)
 class StudyState:
     """All that the log says so far about one study. Parties are did strings.
 
@@ -112,6 +135,7 @@ class StudyState:
     last_time: datetime | None = None
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
+    overlap: OverlapState = field(default_factory=OverlapState)
     weights: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     first_model: str | None = None

@@ -21,6 +21,7 @@ from federation.rules.terms import (
     Aggregation,
     Cohort,
     ConsentTerms,
+    Overlap,
     Privacy,
     Purpose,
     Reward,
@@ -63,6 +64,7 @@ class StudyPlan(Wire):
     validation: Validation
     stake: Stake | None = None
     voting: Voting | None = None
+    overlap: Overlap | None = None
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -141,6 +143,10 @@ class Agreement(Wire):
 
     ``site`` is the short name that reports use; ``nominal_cohort`` the public, rounded size that weights and sums use
     (never the exact count); ``reward_account`` the account ``institution:SITE`` that is paid.
+
+    Where the plan compares overlap: ``overlap_key`` is the X25519 public key (hex) that other institutions seal their
+    sketches to, made for this study alone; ``same_owner_as`` names the sites that have the same owner. It counts
+    between two institutions that name each other.
     """
 
     version: Literal[1] = 1
@@ -149,6 +155,8 @@ class Agreement(Wire):
     site: Slug
     nominal_cohort: Annotated[int, Field(ge=1, le=10**9)]
     signed_at: str
+    overlap_key: Sha256Hex | None = None
+    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=13)] | None = None
 
     def sign(self, key: PrivateKey) -> Envelope:
         """The agreement, signed by the institution."""

@@ -75,7 +75,8 @@ class Purpose(Wire):
 class Privacy(Wire):
     """What a subject loses at most in this study, and how.
 
-    ``epsilon`` and ``delta`` bound the whole study, all rounds and the noisy cohort counts included. The node derives
+    ``epsilon`` and ``delta`` bound the whole study: all rounds, the noisy cohort counts, and the sketch of a plan with
+    ``overlap``. The node derives
     the noise multiplier from them (``federation.rules.accounting``). ``clip`` bounds one subject's gradient (L2).
     ``sampling_rate`` is the public Poisson rate q. ``order`` is the Renyi order of the filter.
     """
@@ -296,6 +297,25 @@ class Validation(Wire):
     rule: Text
     commitment: Sha256Hex
     disclosure: Literal["public", "sealed"] = "sealed"
+
+
+class Overlap(Wire):
+    """Whether institutions hold the same people is compared before the first round, and copies are valued as one.
+
+    Each institution makes one noised sketch of its people (``federation.rules.overlap``); only the other institutions
+    see it. It is part of what ``privacy.epsilon`` bounds.
+
+    Attributes:
+        buckets: places of a sketch. The error is smallest near cohort / noise_multiplier^2.
+        noise_multiplier: of the sketch, whose sensitivity is 1.
+        threshold: which part of the smaller of two cohorts must be common for one to be a copy of the other.
+        z: by how many standard deviations the common people must be beyond chance, besides.
+    """
+
+    buckets: Literal[16, 32, 64, 128, 256, 512, 1024] = 64
+    noise_multiplier: Annotated[Number, Field(ge=1, le=1000)] = Decimal(2)
+    threshold: Annotated[Number, Field(gt=0, le=1)] = Decimal("0.5")
+    z: Annotated[Number, Field(ge=1, le=10)] = Decimal(3)
 
 
 class ConsentTerms(Wire):

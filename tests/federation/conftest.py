@@ -20,6 +20,7 @@ from federation.rules.admission import consent_origin
 from federation.rules.aggregation import aggregate
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import Checkpoint, cosign, sign_checkpoint
+from federation.rules.comparing import weights_of
 from federation.rules.documents import ConsistencyProof, Refusal, Update, ValueTable
 from federation.rules.entries import (
     AgreementAdmitted,
@@ -41,7 +42,7 @@ from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.merkle import EMPTY_ROOT
 from federation.rules.pledges import Pledge
-from federation.rules.replay import apply, begin, weights_of
+from federation.rules.replay import apply, begin
 from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, plan_from_toml
 from federation.rules.validation import read_validation, validation_commitment
