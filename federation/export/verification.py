@@ -50,6 +50,7 @@ from federation.rules.encoding import SubjectBatch
 from federation.rules.evidence import check_evidence
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
+from federation.rules.state import ClosedRound, StudyState
 from federation.rules.validation import read_validation
 
 
