@@ -21,10 +21,10 @@ from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
-from federation.rules.fixedpoint import pack
 from federation.rules.replay import weights_of
 from federation.rules.stakes import stakes_due
 from federation.rules.state import StudyState
+from federation.rules.vectors import pack_vector
 from federation.storage.blobs import BlobStore
 from federation.storage.log import MerkleLog
 from federation.storage.outbox import Outbox
@@ -45,7 +45,7 @@ from .protocols import (
 )
 from .relay import Relay
 from .rounds import RoundRunner
-from .status import awaited, awaited_cosignatures, phase
+from .status import awaited, awaited_cosignatures, phase, predicted_s
 from .submissions import Submissions
 from .valuing import Valuer
 from .witnessing import Witnessing
@@ -156,6 +156,7 @@ class StudyService:
             "rounds": state.rounds.count,
             "log_size": state.size,
             "connected": sorted(names.get(peer.did, peer.did) for peer in connected),
+            "predicted_s": predicted_s(state),
             "awaited": awaited(
                 self._history,
                 invited=self._parts.membership.invited(),
@@ -210,7 +211,8 @@ class StudyService:
         ready = len(state.agreements) == state.plan.rounds.participants
         if not ready or not set(stakes_due(state)) <= set(state.stakes):
             return False
-        model = self._parts.blobs.put(pack(initial_model(state.plan, self._parts.seed)))
+        first = pack_vector(initial_model(state.plan, self._parts.seed), state.plan.aggregation.encoding)
+        model = self._parts.blobs.put(first)
         self._history.append(StudyStarted(weights=weights_of(state), base_model=model))
         self._cosign(again_s=0)
         return True
@@ -223,10 +225,11 @@ class StudyService:
             self._quorum_since = None
             return False
         self._quorum_since = self._quorum_since or time.monotonic()
-        if len(present) < len(state.active) and time.monotonic() - self._quorum_since < _GRACE_S:
+        wanted = min(state.plan.rounds.invite or len(state.active), len(state.active))
+        if len(present) < wanted and time.monotonic() - self._quorum_since < _GRACE_S:
             return False
         self._quorum_since = None
-        self._rounds.open()
+        self._rounds.open(there)
         return True
 
     def _seen(self) -> set[str]:

@@ -24,7 +24,7 @@ class Change(Wire):
 
     Attributes:
         parameter: ``deadline_s``, the seconds that a round waits, never less than the plan says; ``quorum``, the
-            institutions that make a round valid, from 2 to all; ``count``, the number of rounds, only fewer.
+            institutions that make a round valid, from 2 to all that a round can have; ``count``, only fewer rounds.
         value: the new value.
     """
 
@@ -72,7 +72,7 @@ def unfit(change: Change, *, plan: Rounds, now: Rounds, begun: int) -> str:
     """
     bounds = {
         "deadline_s": (plan.deadline_s, DEADLINE_S_MAX),
-        "quorum": (min(plan.quorum, QUORUM_MIN), plan.participants),
+        "quorum": (min(plan.quorum, QUORUM_MIN), plan.enough or plan.invite or plan.participants),
         "count": (max(1, begun), now.count - 1),
     }
     low, high = bounds[change.parameter]

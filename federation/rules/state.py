@@ -9,7 +9,7 @@ from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.ballots import Change
 from federation.rules.documents import Update
-from federation.rules.entries import Payment
+from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
 from federation.rules.pledges import Case
@@ -28,11 +28,13 @@ class RoundState:
     participants: tuple[str, ...]
     deadline: datetime
     quorum: int
+    opened_at: datetime
     phase: RoundPhase = "open"
     commitments: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
+    late: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class StudyState:
     ``stakes`` holds what parties deposited (micro-credits; the ledger knows what is left), ``slashes`` and ``ballots``
     go by the id of their entry, ``holds`` maps a slashed party to the pending transfer of its stake, ``voted`` is what
     accepted changes made of the plan's rounds.
+    ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
+    was measured of its line last (``cohorts``).
     """
 
     plan: StudyPlan
@@ -110,6 +114,8 @@ class StudyState:
     first_model: str | None = None
     round: RoundState | None = None
     closed: tuple[ClosedRound, ...] = ()
+    answer_s: Mapping[str, int] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
     consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
     payments: tuple[Payment, ...] = ()
     tables: tuple[str, ...] = ()
