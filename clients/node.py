@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 
+from clients.comparison import Comparison, ComparisonParts
 from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
 from clients.erasure import forget_erased
@@ -35,6 +36,8 @@ from federation.coordinator.protocols import (
     COSIGN,
     COSIGN_BYTES_MAX,
     JOIN,
+    OVERLAP,
+    OVERLAP_BYTES_MAX,
     PLAN_REPLY_BYTES_MAX,
     REVOCATION,
     SUBMISSION,
@@ -219,6 +222,8 @@ class Node:
         runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange))
         exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
         exchange.serve(CONSENT_COSIGN, self._consent_witness.handle, max_bytes=CONSENT_COSIGN_BYTES_MAX)
+        if self._plan.overlap is not None:
+            exchange.serve(OVERLAP, self._comparison().handle, max_bytes=OVERLAP_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
         exchange.keep_connected(self._parts.membership.address)
         return runtime
@@ -293,6 +298,24 @@ class Node:
             "consent_log": self._consent_log.problems,
             "submissions": self._submitting.problems(),
         }
+
+    def _comparison(self) -> Comparison:
+        parts = self._parts
+        return Comparison(
+            ComparisonParts(
+                plan=self._plan,
+                key=parts.key,
+                engine=parts.engine,
+                registry=parts.registry,
+                participation=self._participation,
+                noise=parts.noise,
+                clock=parts.clock,
+                state=lambda: self._witness.state,
+                dataset=parts.membership.dataset or None,
+                agreed=lambda: not self._membership().revocation,
+                await_grants=self._await_grants,
+            )
+        )
 
     def _is_party(self, key: PublicKey) -> bool:
         """Whether an institution's agreement is in the study's log, as this node knows it."""

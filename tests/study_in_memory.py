@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from sqlmodel import select
 
+from clients.comparison import make_sealing_key
 from clients.contribution import Contribution
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
@@ -66,6 +67,7 @@ from federation.storage.log import LOG_TABLES, MemoryLog, MerkleLog, SqliteLog
 from federation.storage.outbox import Outbox, OutgoingDocument
 
 SITES = ("ash", "birch", "cedar", "dogwood")
+MORE_SITES = ("elm", "fir")
 PEOPLE = 12
 TIMEOUT_S = 60.0
 SALT = bytes(range(32))
@@ -104,15 +106,19 @@ def small_plan(rows: bytes, *, sites: int, **changes: Any) -> StudyPlan:
     return StudyPlan.model_validate(document)
 
 
-def table(name: str, people: int) -> bytes:
-    """``people`` made-up rows as CSV, which follow from ``name``; age and pressure make illness likelier."""
+def table(name: str, people: int, *, relabelled: bool = False) -> bytes:
+    """``people`` made-up rows as CSV, which follow from ``name``; age and pressure make illness likelier.
+
+    ``relabelled``: the same rows in another order, under other people's names.
+    """
     rng = random.Random(name)
     lines = ["person,age,pressure,ill"]
     for number in range(people):
         age, pressure = rng.randint(20, 90), rng.randint(90, 200)
         ill = rng.random() < (age - 20) / 100 + (pressure - 90) / 250
         gap = rng.random() < 0.1
-        lines.append(f"p{number:02},{age},{'' if gap else pressure},{'yes' if ill else 'no'}")
+        called = people - 1 - number if relabelled else number
+        lines.append(f"p{called:02},{age},{'' if gap else pressure},{'yes' if ill else 'no'}")
     return ("\n".join(lines) + "\n").encode("utf-8")
 
 
@@ -172,7 +178,7 @@ class Institution:
             self.engine, epsilon=Decimal(3), delta=Decimal("1e-5"), order=8, clock=study.clock
         )
         self.file = study.folder / f"{site}.csv"
-        self.file.write_bytes(table(site, people))
+        self.file.write_bytes(table(study.copies.get(site, site), people, relabelled=site in study.copies))
         add_dataset(self.engine, self.file, subject_column="person", name=None, now=study.clock())
 
     # What officers and people do.
@@ -201,7 +207,7 @@ class Institution:
             records.append((ref, sign_record(document, person, created=now)))
         self.registry.submit_all(records)
 
-    def join(self, *, nominal_cohort: int | None = None) -> None:
+    def join(self, *, nominal_cohort: int | None = None, same_owner_as: tuple[str, ...] | None = None) -> None:
         """Join with an invitation and sign the agreement."""
         study = self.study
         address = study.exchange.addresses()[0]
@@ -213,6 +219,8 @@ class Institution:
             site=self.site,
             nominal_cohort=nominal_cohort or self.people,
             signed_at=format_instant(study.clock()),
+            overlap_key=None if plan.overlap is None else make_sealing_key(self.engine, plan.study_id),
+            same_owner_as=same_owner_as,
         )
         membership = membership_of(invitation, envelope, now=study.clock())
         membership.agreement = agreement.sign(self.key).to_bytes()
@@ -349,15 +357,19 @@ class InMemoryStudy:
         beside: "InMemoryStudy | None" = None,
         consent_batch_s: float = 0,
         batch_size: int = 4,
+        copies: dict[str, str] | None = None,
+        owners: dict[str, tuple[str, ...]] | None = None,
         **plan: Any,
     ) -> None:
         self.folder = folder
         self.clock = beside.clock if beside else Clock()
         self.consent_batch_s, self.batch_size = consent_batch_s, batch_size
         self.seed = seed
+        self.copies = copies or {}
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
         self.validation = table("validation", 40)
+        self.root = table("root", 24)
         self.plan = small_plan(self.validation, sites=sites, **plan)
         self.envelope = self.plan.sign(self.key).to_bytes()
         self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, OutgoingDocument, *LOG_TABLES)
@@ -379,12 +391,12 @@ class InMemoryStudy:
                 noise or NoNoise(),
                 beside=beside[site] if beside else None,
             )
-            for site in SITES[:sites]
+            for site in (*SITES, *MORE_SITES)[:sites]
         }
         for institution in self.institutions.values():
             if consents and beside is None:
                 institution.say(Action.GRANT, institution.refs)
-            institution.join()
+            institution.join(same_owner_as=(owners or {}).get(institution.site))
             institution.start()
 
     def __getitem__(self, site: str) -> Institution:
@@ -416,6 +428,7 @@ class InMemoryStudy:
             blobs=self.blobs,
             sealed=self.sealed,
             validation=read_validation(self.plan, self.validation),
+            root=read_validation(self.plan, self.root) if self.plan.aggregation.anchored else None,
             seed=self.seed,
             stop=self.stop,
             paused=lambda: paused(self.folder, self.plan.study_id),

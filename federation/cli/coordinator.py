@@ -99,7 +99,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
     """A study's status from its log, with what the running process adds (who is connected)."""
     from federation.coordinator.membership import Membership
     from federation.coordinator.pausing import paused
-    from federation.coordinator.status import awaited, phase, predicted_s
+    from federation.coordinator.status import awaited, clusters_of, phase, predicted_s
 
     history = opened.history(study)
     state = history.state
@@ -123,6 +123,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "awaited": awaited(history, invited=invited, connected=there if alive else None, pause=pause),
         "connected": connected,
         "problems": live.get("problems", {}),
+        "clusters": clusters_of(state),
         "settled": state.settled,
         "aborted": state.aborted,
     }
@@ -138,9 +139,17 @@ def status_text(data: dict[str, Any]) -> str:
         if data.get("predicted_s") is not None:
             lines.append(f"predicted  {data['predicted_s']:.0f} s from a round's opening to enough updates")
         lines += [f"awaited    {item['site']}: {item['for']}" for item in data["awaited"]] or ["awaited    nobody"]
+    lines += [f"as one     {cluster_text(each)}" for each in data.get("clusters", [])]
     lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]
     lines.append(f"running    {'yes' if data['running'] else 'no'}")
     return "\n".join(lines)
+
+
+def cluster_text(cluster: dict[str, Any]) -> str:
+    """Who counts as one institution, and why."""
+    copies = [", ".join(group) for group in cluster["copies"]]
+    why = "they declare one owner" if not copies else f"the same people, or not compared: {'; '.join(copies)}"
+    return f"{', '.join(cluster['sites'])} ({why})"
 
 
 def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
@@ -169,6 +178,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     history = opened.history(study)
     plan, envelope = opened.plan(study)
     _, rows = opened.validation(plan.validation.commitment)
+    anchor = plan.aggregation.root
     membership = Membership(opened.engine, history, envelope)
     with Libp2pHost(
         opened.key,
@@ -184,6 +194,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
                 blobs=opened.blobs,
                 sealed=opened.sealed,
                 validation=read_validation(plan, rows),
+                root=None if anchor is None else read_validation(plan, opened.validation(anchor)[1]),
                 seed=seed,
                 stop=party.stop,
                 paused=lambda: paused(opened.files.path, study),

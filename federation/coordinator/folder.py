@@ -141,9 +141,11 @@ def publish(folder: CoordinatorFolder, plan: StudyPlan) -> bytes:
     """Sign and store a plan; a plan that is published already comes back as it is.
 
     Raises:
-        OperatorError: its validation set is not in the folder.
+        OperatorError: its validation set, or its root set, is not in the folder.
     """
     folder.validation(plan.validation.commitment)
+    if plan.aggregation.root is not None:
+        folder.validation(plan.aggregation.root)
     with write(folder.engine) as session:
         row = session.exec(select(PublishedPlan).where(PublishedPlan.study == plan.study_id)).first()
         if row is None:

@@ -19,9 +19,9 @@ from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
+from federation.rules.comparing import weights_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
-from federation.rules.replay import weights_of
 from federation.rules.stakes import stakes_due
 from federation.rules.state import StudyState
 from federation.rules.vectors import pack_vector
@@ -30,6 +30,7 @@ from federation.storage.log import MerkleLog
 from federation.storage.outbox import Outbox
 
 from .answering import answer_to
+from .comparing import Comparing
 from .history import StudyHistory, system_clock
 from .membership import Membership
 from .pausing import Pause
@@ -45,7 +46,7 @@ from .protocols import (
 )
 from .relay import Relay
 from .rounds import RoundRunner
-from .status import awaited, awaited_cosignatures, phase, predicted_s
+from .status import awaited, awaited_cosignatures, clusters_of, phase, predicted_s
 from .submissions import Submissions
 from .valuing import Valuer
 from .witnessing import Witnessing
@@ -73,6 +74,7 @@ class StudyParts:
     blobs: BlobStore
     sealed: BlobStore
     validation: SubjectBatch
+    root: SubjectBatch | None = None
     seed: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     paused: Callable[[], Pause | None] = lambda: None
@@ -98,6 +100,7 @@ class StudyService:
         self._witnessing = Witnessing(parts.history, parts.exchange)
         self._submissions = Submissions(parts.history, parts.blobs, parts.exchange)
         self._answer = partial(answer_to, logs=parts.logs)
+        self._comparing = Comparing(parts.history, parts.exchange, self._witnessing.gather)
         self._rounds = RoundRunner(
             history=parts.history,
             exchange=parts.exchange,
@@ -106,6 +109,8 @@ class StudyService:
             blobs=parts.blobs,
             valuer=self._valuer,
             stop=parts.stop,
+            sealed=parts.sealed,
+            root=parts.root,
             on_turn=self._turn,
         )
         self._turned_at = 0.0
@@ -164,7 +169,11 @@ class StudyService:
                 pause=pause,
                 seen=self._seen(),
             ),
-            "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
+            "problems": {
+                names.get(did, did): text
+                for did, text in (self._witnessing.problems | self._comparing.problems).items()
+            },
+            "clusters": clusters_of(state),
             "settled": state.settled,
         }
 
@@ -211,6 +220,8 @@ class StudyService:
         ready = len(state.agreements) == state.plan.rounds.participants
         if not ready or not set(stakes_due(state)) <= set(state.stakes):
             return False
+        if state.plan.overlap is not None and not state.overlap.formed:
+            return self._comparing.advance()
         first = pack_vector(initial_model(state.plan, self._parts.seed), state.plan.aggregation.encoding)
         model = self._parts.blobs.put(first)
         self._history.append(StudyStarted(weights=weights_of(state), base_model=model))

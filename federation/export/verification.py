@@ -19,6 +19,9 @@ from federation.export.layout import (
     LOG,
     MANIFEST,
     PLAN,
+    ROOT,
+    ROOT_ROWS,
+    ROOT_SALT,
     VALIDATION,
     VALIDATION_ROWS,
     VALIDATION_SALT,
@@ -33,6 +36,7 @@ from federation.export.layout import (
     placed,
 )
 from federation.export.manifest import Manifest, check_manifest
+from federation.export.references import check_references, shows_root
 from federation.export.report import VerificationReport, VerifiedRound
 from federation.learning.evaluation import coalition_utilities, committed_utility
 from federation.learning.uncertainty import study_errors
@@ -46,6 +50,7 @@ from federation.rules.encoding import SubjectBatch
 from federation.rules.evidence import check_evidence
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
+from federation.rules.state import ClosedRound, StudyState
 from federation.rules.validation import read_validation
 
 
@@ -93,18 +98,10 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         checkpoints=checkpoints,
         cosignatures=len(newest.cosignatures),
         quorum=finality_quorum(len(witnesses)) if witnesses else None,
-        rounds=tuple(
-            VerifiedRound(
-                number=done.number,
-                outcome=done.outcome,
-                sites=tuple(sorted(state.site(did) for did in done.admitted)),
-                refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
-                model=done.model,
-            )
-            for done in state.closed
-        ),
+        rounds=tuple(_verified_round(state, done) for done in state.closed),
         aggregation=plan.aggregation.rule,
         linear=rule_of(plan).linear,
+        references_recomputed=check_references(files, state, blobs),
         method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
@@ -118,6 +115,16 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         utilities_recomputed=utilities,
         files=len(files.sizes),
         size_bytes=sum(files.sizes.values()),
+    )
+
+
+def _verified_round(state: StudyState, done: ClosedRound) -> VerifiedRound:
+    return VerifiedRound(
+        number=done.number,
+        outcome=done.outcome,
+        sites=tuple(sorted(state.site(did) for did in done.admitted)),
+        refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
+        model=done.model,
     )
 
 
@@ -275,7 +282,7 @@ def _check_utilities(
             table.players,
             batch,
             state.plan.valuation.loss_bound,
-            rule_of(state.plan),
+            audit.round_rule(done, state, blobs),
             state.plan.model,
         )
         for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
@@ -316,7 +323,9 @@ def _check_nothing_more(files: ExportFolder, folded: FoldedLog) -> None:
     known |= {blob_path(name) for name in needed_blobs(state)}
     if state.settled and state.plan.validation.disclosure == "public":
         known |= {VALIDATION_ROWS, VALIDATION_SALT}
+    if shows_root(state):
+        known |= {ROOT_ROWS, ROOT_SALT}
     for path in sorted(set(files.sizes) - known):
-        sealed = path.startswith(f"{VALIDATION}/")
-        why = "the validation rows are not disclosed (yet)" if sealed else "the study's log knows nothing of this file"
+        sealed = path.startswith((f"{VALIDATION}/", f"{ROOT}/"))
+        why = "these rows are not disclosed (yet)" if sealed else "the study's log knows nothing of this file"
         raise PeerError(f"{path}: {why}.", remedy="Remove it, or ask for a fresh export.")

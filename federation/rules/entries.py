@@ -52,6 +52,47 @@ class AgreementRevoked(Wire):
     envelope: EnvelopeText
 
 
+class OverlapCommitted(Wire):
+    """An institution's signed OverlapCommitment: what it will compare with, before it sees anybody else's."""
+
+    kind: Literal["overlap-committed"] = "overlap-committed"
+    envelope: EnvelopeText
+
+
+class OverlapDeclined(Wire):
+    """An institution's signed OverlapRefusal: it does not compare its people."""
+
+    kind: Literal["overlap-declined"] = "overlap-declined"
+    envelope: EnvelopeText
+
+
+class OverlapClosed(Wire):
+    """From here on sketches are shown; nobody commits to one any more."""
+
+    kind: Literal["overlap-closed"] = "overlap-closed"
+
+
+class OverlapReported(Wire):
+    """An institution's signed OverlapReport."""
+
+    kind: Literal["overlap-reported"] = "overlap-reported"
+    envelope: EnvelopeText
+
+
+Groups = Annotated[
+    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=14)], ...],
+    Field(max_length=7),
+]
+
+
+class ClustersFormed(Wire):
+    """Who counts as one institution, as it follows from the reports: groups of copies, and of copies and owners."""
+
+    kind: Literal["clusters-formed"] = "clusters-formed"
+    copies: Groups
+    clusters: Groups
+
+
 class StudyStarted(Wire):
     """Participants, witnesses and weights are fixed; the first model is named."""
 
@@ -80,7 +121,8 @@ class RoundOpened(Wire):
     """The participants may train on ``base_model`` and commit until ``deadline``.
 
     ``measured`` is there where the plan says that a round invites some of the institutions (``cohorts``): one note for
-    each active one.
+    each active one. ``reference``: where the plan's rule is trust-anchored, the sponsor's own update of this round, by
+    hash; its bytes are shown when the round closes.
     """
 
     kind: Literal["round-opened"] = "round-opened"
@@ -88,6 +130,7 @@ class RoundOpened(Wire):
     participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
     deadline: str
     measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
+    reference: Hash | None = None
 
 
 class RoundReopened(Wire):
@@ -238,6 +281,11 @@ Body = Annotated[
     StudyPublished
     | AgreementAdmitted
     | AgreementRevoked
+    | OverlapCommitted
+    | OverlapDeclined
+    | OverlapClosed
+    | OverlapReported
+    | ClustersFormed
     | StudyStarted
     | RoundOpened
     | RoundReopened

@@ -59,12 +59,32 @@ def explain(plan: StudyPlan) -> str:
         ),
         *_stake(plan),
         *_voting(plan),
+        *_compared(plan),
         (
             "What you sign. This plan and no other, under your institution's key. You can revoke at any time; "
             "from the next round on you take no part, and what you earned stays yours."
         ),
     ]
     return "\n\n".join(paragraphs)
+
+
+def _compared(plan: StudyPlan) -> list[str]:
+    """What comparing people means for who signs, in one paragraph, where the plan does."""
+    terms = plan.overlap
+    if terms is None:
+        return []
+    share = plain_decimal(terms.threshold * 100)
+    without = plain_decimal(derive_noise_multiplier(plan.model_copy(update={"overlap": None})))
+    text = (
+        "What is compared before. Whether institutions hold the same people: your node makes one noised sketch of "
+        "those whose data may be used. Only the other institutions can read it; no name, row or exact count leaves. It "
+        f"has noise of {plain_decimal(terms.noise_multiplier)} times one person's influence and is charged once, as a "
+        f"part of the epsilon above: without it the noise of training would be {without}. Who seems to have {share} % "
+        "of the smaller cohort in common, and institutions that name each other as of one owner (`--same-owner-as`), "
+        "count as one: one weight, and one value that they share. In small cohorts chance can hide a copy, or seldom "
+        "feign one. Institutions that do not compare count as one together."
+    )
+    return [text]
 
 
 def _part(plan: StudyPlan) -> str:
@@ -88,6 +108,23 @@ def _fees(plan: StudyPlan) -> str:
         f" Besides, taking part is paid whatever it is worth: {named}; of that, the part of the rounds that count in "
         f"which its update is in the model.{source} Nobody else can take part."
     )
+
+
+def _cohort(plan: StudyPlan) -> str:
+    """Which rounds do without an institution, where some do."""
+    rounds = plan.rounds
+    said = ""
+    if rounds.invite is not None:
+        said += (
+            f"A round invites at most {rounds.invite}, those that are predicted to answer soonest, and each at least "
+            f"once in every {rounds.invite_every} rounds. "
+        )
+    if rounds.enough is not None:
+        said += (
+            f"Commitments close when {rounds.enough} are there: a later update is not used and earns nothing, and what "
+            "your people lost for it stays charged. "
+        )
+    return said
 
 
 def _stake(plan: StudyPlan) -> list[str]:
@@ -131,23 +168,6 @@ def _span(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _cohort(plan: StudyPlan) -> str:
-    """Which rounds do without an institution, where some do."""
-    rounds = plan.rounds
-    said = ""
-    if rounds.invite is not None:
-        said += (
-            f"A round invites at most {rounds.invite}, those that are predicted to answer soonest, and each at least "
-            f"once in every {rounds.invite_every} rounds. "
-        )
-    if rounds.enough is not None:
-        said += (
-            f"Commitments close when {rounds.enough} are there: a later update is not used and earns nothing, and what "
-            "your people lost for it stays charged. "
-        )
-    return said
-
-
 def _attendance(plan: StudyPlan) -> str:
     if plan.rounds.attendance is None:
         return ""
@@ -171,6 +191,14 @@ def _combined(plan: StudyPlan) -> str:
     rule, tolerated = plan.aggregation.rule, plan.aggregation.tolerated
     if rule == "weighted-mean":
         return "Updates are averaged by nominal cohorts."
+    if plan.aggregation.anchored:
+        shown = "The root set is shown after the last round."
+        sealed = "The root set stays with the sponsor, whose word its own updates then are."
+        return (
+            "Updates are combined by trust-anchored: each counts as far as it points where the sponsor's own goes, "
+            "which is computed every round on a root set that the plan commits to; what points away counts nothing. "
+            f"{shown if plan.aggregation.root_disclosure == 'public' else sealed}"
+        )
     hostile = "nearly half" if tolerated is None else f"{plain_decimal(tolerated * 100)} %"
     return (
         f"Updates are combined by {rule}: each institution is one voice, and {hostile} of them may be hostile. "

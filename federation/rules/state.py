@@ -8,7 +8,8 @@ from typing import Literal
 from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.ballots import Change
-from federation.rules.documents import Update
+from federation.rules.clusters import Groups
+from federation.rules.documents import OverlapCommitment, OverlapReport, Update
 from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
@@ -27,14 +28,15 @@ class RoundState:
     base_model: str
     participants: tuple[str, ...]
     deadline: datetime
-    quorum: int
     opened_at: datetime
+    quorum: int
     phase: RoundPhase = "open"
     commitments: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class ClosedRound:
     admitted: Mapping[str, Update]
     refused: Mapping[str, str]
     entry_index: int
+    reference: str | None = None
 
 
 SlashStatus = Literal["pending", "answered", "burned"]
@@ -91,14 +94,37 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
+class OverlapState:
+    """How far the comparison of people has come, in a plan that asks for one.
+
+    ``since``: when the last agreement came; ``copies`` and ``clusters``: who counts as one (``rules.clusters``).
+    """
+
+    since: datetime | None = None
+    closed: bool = False
+    commitments: Mapping[str, OverlapCommitment] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, OverlapReport] = field(default_factory=dict)
+    formed: bool = False
+    copies: Groups = ()
+    clusters: Groups = ()
+
+    @property
+    def begun(self) -> bool:
+        """Whether who takes part is fixed."""
+        return self.closed or bool(self.commitments) or bool(self.declined)
+
+
+@dataclass(frozen=True, slots=True)
 class StudyState:
     """All that the log says so far about one study. Parties are did strings.
+
+    ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
+    was measured of its line last (``cohorts``).
 
     ``stakes`` holds what parties deposited (micro-credits; the ledger knows what is left), ``slashes`` and ``ballots``
     go by the id of their entry, ``holds`` maps a slashed party to the pending transfer of its stake, ``voted`` is what
     accepted changes made of the plan's rounds.
-    ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
-    was measured of its line last (``cohorts``).
     """
 
     plan: StudyPlan
@@ -109,6 +135,7 @@ class StudyState:
     last_time: datetime | None = None
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
+    overlap: OverlapState = field(default_factory=OverlapState)
     weights: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     first_model: str | None = None

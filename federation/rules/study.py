@@ -21,6 +21,7 @@ from federation.rules.terms import (
     Aggregation,
     Cohort,
     ConsentTerms,
+    Overlap,
     Privacy,
     Purpose,
     Reward,
@@ -63,6 +64,7 @@ class StudyPlan(Wire):
     validation: Validation
     stake: Stake | None = None
     voting: Voting | None = None
+    overlap: Overlap | None = None
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -118,6 +120,14 @@ class StudyPlan(Wire):
             raise ValueError("aggregation.tolerated x rounds.participants is below one site: nobody would be tolerated")
         return self
 
+    @model_validator(mode="after")
+    def _anchored(self) -> "StudyPlan":
+        if self.aggregation.anchored and self.model.family != "logistic":
+            raise ValueError("aggregation.rule trust-anchored: reference updates are of logistic models only")
+        if self.aggregation.anchored and self.reward.z is not None:
+            raise ValueError("aggregation.rule trust-anchored has no standard errors: reward.pay must be value")
+        return self
+
     @property
     def study_id(self) -> str:
         """A name that people can read and that still names one plan: ``NAME-`` and 12 digits of the plan's hash."""
@@ -133,6 +143,10 @@ class Agreement(Wire):
 
     ``site`` is the short name that reports use; ``nominal_cohort`` the public, rounded size that weights and sums use
     (never the exact count); ``reward_account`` the account ``institution:SITE`` that is paid.
+
+    Where the plan compares overlap: ``overlap_key`` is the X25519 public key (hex) that other institutions seal their
+    sketches to, made for this study alone; ``same_owner_as`` names the sites that have the same owner. It counts
+    between two institutions that name each other.
     """
 
     version: Literal[1] = 1
@@ -141,6 +155,8 @@ class Agreement(Wire):
     site: Slug
     nominal_cohort: Annotated[int, Field(ge=1, le=10**9)]
     signed_at: str
+    overlap_key: Sha256Hex | None = None
+    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=13)] | None = None
 
     def sign(self, key: PrivateKey) -> Envelope:
         """The agreement, signed by the institution."""

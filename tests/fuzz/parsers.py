@@ -45,10 +45,13 @@ from federation.coordinator.protocols import (
     AGREEMENT,
     COSIGN,
     JOIN,
+    OVERLAP,
     REVOCATION,
     CosignReply,
     CosignRequest,
     JoinRequest,
+    OverlapReply,
+    OverlapRequest,
     RelayRequest,
 )
 from federation.coordinator.rate import RateBound
@@ -86,7 +89,18 @@ from federation.rules.checkpoint import (
     sign_checkpoint,
 )
 from federation.rules.compression import pack_quantised, pack_sparse, unpack_quantised, unpack_sparse
-from federation.rules.documents import Commitment, Refusal, Revocation, Signed, Update, ValueTable, open_signed
+from federation.rules.documents import (
+    Commitment,
+    OverlapCommitment,
+    OverlapRefusal,
+    OverlapReport,
+    Refusal,
+    Revocation,
+    Signed,
+    Update,
+    ValueTable,
+    open_signed,
+)
 from federation.rules.entries import (
     ENTRY_TYPE,
     ChangeProposed,
@@ -122,8 +136,10 @@ from federation.rules.offers import (
     open_outcome,
     open_price,
 )
+from federation.rules.overlap import unpack_sketch
 from federation.rules.pledges import Accusation, FalseUtility, Opening, Pledge, SplitView, TwoStudies
 from federation.rules.replay import apply, begin, replay
+from federation.rules.sealing import open_sealed, seal, sealing_key
 from federation.rules.state import StudyState
 from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
 from federation.rules.validation import read_validation
@@ -172,7 +188,7 @@ def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
             seen.append(delivery.payload)
         return Fate.DELIVERED
 
-    with InMemoryStudy(folder, rounds={"count": 2}, courier=courier, stake=STAKE, voting=VOTING) as study:
+    with InMemoryStudy(folder, rounds={"count": 2}, overlap={}, courier=courier, stake=STAKE, voting=VOTING) as study:
         study.run(between=lambda closed: study["cedar"].revoke() if closed == 1 else None)
         for institution in study.institutions.values():
             if institution._runtime is not None:
@@ -355,6 +371,7 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
             _resigned(Update.payload_type(), ash, admitted),
             tuple(open_envelope(data, payload_type=Update.payload_type()).payload for data in _of(updates, ash)[:1]),
         ),
+        **_compared(study, signed),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
         "quantised vector": Parser(partial(unpack_quantised, length=4), (pack_quantised(vector),)),
@@ -363,6 +380,24 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         "privacy event": Parser(_event, (events.event_bytes(update.event),)),
         "manifest": Parser(_resigned(MANIFEST_TYPE, key, _manifest), (exported.to_payload(),)),
         "signed manifest": Parser(_manifest, (signed_manifest,)),
+    }
+
+
+def _compared(study: InMemoryStudy, signed: Callable[[type[Any], Any], Parser]) -> dict[str, Parser]:
+    """What comes before the first round of a study that compares people."""
+    ash, birch = study["ash"], study["birch"]
+    names = {"study": study.plan.study_id, "sender": birch.did, "recipient": ash.did}
+    secrets = {"secret": bytes([1]) * 32, "by": sealing_key(bytes([2]) * 32)}
+    sealed = seal(b"a sketch", secret=bytes([2]) * 32, to=sealing_key(bytes([1]) * 32), **names)
+    overlap = study.state.overlap
+    return {
+        "overlap commitment": signed(OverlapCommitment, overlap.commitments[ash.did]),
+        "overlap report": signed(OverlapReport, overlap.reports[ash.did]),
+        "overlap refusal": signed(
+            OverlapRefusal, OverlapRefusal(study=study.plan.study_id, code="budget", message="nothing is left")
+        ),
+        "sketch": Parser(partial(unpack_sketch, buckets=16), (bytes(64),)),
+        "sealed message": Parser(lambda data: open_sealed(data, **secrets, **names), (sealed,)),
     }
 
 
@@ -639,6 +674,11 @@ def _doors(study: InMemoryStudy, traffic: dict[str, list[bytes]]) -> dict[str, P
         "door: consent cosign": Parser(
             lambda data: witness.handle(birch.key.public, _shown(data, birch.key)), (request,)
         ),
+        "door: overlap": Parser(
+            lambda data: inner[OVERLAP](study.key.public, _settled(data)), tuple(traffic[OVERLAP]), (AccordError,)
+        ),
+        "overlap request": Parser(partial(read, OverlapRequest), tuple(traffic[OVERLAP][-1:])),
+        "overlap reply": Parser(partial(read, OverlapReply), (inner[OVERLAP](study.key.public, traffic[OVERLAP][0]),)),
         "cosign reply": Parser(partial(read, CosignReply), (CosignReply(size=3, cosignature="x").to_payload(),)),
         "consent cosign reply": Parser(partial(read, CosigningReply), (CosigningReply(size=3).to_payload(),)),
         "cosign request": Parser(partial(read, CosignRequest), (traffic[COSIGN][0],)),
