@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
@@ -22,6 +23,7 @@ from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.storage import StudyMembership
+from clients.submitting import Submitting
 from clients.witness import Witness
 from consent.cosigning import ConsentLogWitness
 from consent.registry import Registry
@@ -38,6 +40,7 @@ from federation.coordinator.protocols import (
     OVERLAP_BYTES_MAX,
     PLAN_REPLY_BYTES_MAX,
     REVOCATION,
+    SUBMISSION,
     JoinRequest,
 )
 from federation.coordinator.relay import ask_through
@@ -46,16 +49,18 @@ from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
+from federation.rules.challenge import CHALLENGE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX
-from federation.rules.fixedpoint import packed_size
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
 from federation.storage.evidence import EvidenceStore, MemoryEvidence
 from federation.storage.log import SqliteLog
+from federation.storage.outbox import Outbox
 
 if TYPE_CHECKING:
     from clients.flower.runtime import FlowerRuntime
@@ -172,6 +177,8 @@ class Node:
             agreed=lambda: not self._membership().revocation,
             await_grants=self._await_grants,
         )
+        outbox, bring = Outbox(parts.engine, self._plan.study_id), partial(self._request, SUBMISSION)
+        self._submitting = Submitting(outbox, self._plan, parts.key, bring=bring, clock=parts.clock)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
@@ -181,6 +188,9 @@ class Node:
             blobs=self._fetch,
             evidence=parts.evidence,
             clock=parts.clock,
+            proofs=partial(self._fetch, max_bytes=CHALLENGE_BYTES_MAX),
+            accusations=self._submitting.accusations,
+            on_fork=self._submitting.accuse,
         )
         self._consent_witness = ConsentLogWitness(
             parts.key,
@@ -257,6 +267,8 @@ class Node:
         there = self._coordinator in self._parts.exchange.connected()
         if document != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
+        if there and self._delivered:
+            self._submitting.bring_all()
         try:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
@@ -278,12 +290,13 @@ class Node:
             "connected": self._coordinator in self._parts.exchange.connected(),
             "agreement": "admitted" if did in state.agreements else ("delivered" if self._delivered else "waiting"),
             "round": current.number if current else len(state.closed),
-            "rounds": self._plan.rounds.count,
+            "rounds": state.rounds.count,
             "log_size": state.size,
             "settled": state.settled,
             "problem": self._problem,
             "line": self._parts.exchange.trouble(self._coordinator),
             "consent_log": self._consent_log.problems,
+            "submissions": self._submitting.problems(),
         }
 
     def _comparison(self) -> Comparison:
@@ -330,7 +343,7 @@ class Node:
     def _deliver(self, protocol: str, document: bytes) -> None:
         """Bring a signed document to the coordinator; what does not arrive is brought again at the next tick."""
         try:
-            self._parts.exchange.request(self._coordinator, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+            self._request(protocol, document)
         except UnavailableError as error:
             logger.info("a document waits: %s", error.message)
             return
@@ -342,15 +355,19 @@ class Node:
         self._delivered, self._refused_at = document, None
         self._problem = ""
 
-    def _fetch(self, name: str) -> bytes:
-        """A blob, from this node's store, else from the coordinator."""
+    def _request(self, protocol: str, document: bytes) -> None:
+        self._parts.exchange.request(self._coordinator, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+
+    def _fetch(self, name: str, *, max_bytes: int = 0) -> bytes:
+        """A blob, from this node's store, else from the coordinator; as long as a model, or ``max_bytes``."""
+        longest = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
         return fetch_blob(
             self._parts.exchange,
             self._coordinator,
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
-            max_bytes=max(CHUNK_BYTES_MAX, packed_size(parameter_count(self._plan))),
+            max_bytes=max(CHUNK_BYTES_MAX, longest, max_bytes),
         )
 
     def _finished(self) -> bool:

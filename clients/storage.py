@@ -15,6 +15,7 @@ from sqlmodel import Field, Session, SQLModel
 from federation.errors import OperatorError
 from federation.settings import load_settings
 from federation.storage.database import memory_database, open_database
+from federation.storage.outbox import OutgoingDocument
 
 DATABASE_NAME: Final = "accord.db"
 
@@ -196,6 +197,7 @@ NODE_TABLES: Final[tuple[type[SQLModel], ...]] = (
     OwnOffer,
     AppRelease,
     AppReply,
+    OutgoingDocument,
     KeyValue,
 )
 

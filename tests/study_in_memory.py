@@ -51,10 +51,11 @@ from federation.coordinator.service import StudyParts, StudyService
 from federation.coordinator.tables import IssuedInvitation, PublishedPlan, ValidationSet
 from federation.network.memory import Courier, MemoryNetwork
 from federation.rules.canonical import sha256_hex
-from federation.rules.documents import Revocation, ValueTable
+from federation.rules.documents import Revocation, Signed, ValueTable
 from federation.rules.entries import Entry, open_entry
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
+from federation.rules.pledges import Pledge
 from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, open_agreement
 from federation.rules.validation import read_validation, validation_commitment
@@ -63,6 +64,7 @@ from federation.storage.code import code_hash
 from federation.storage.database import memory_database, read, write
 from federation.storage.evidence import MemoryEvidence
 from federation.storage.log import LOG_TABLES, MemoryLog, MerkleLog, SqliteLog
+from federation.storage.outbox import Outbox, OutgoingDocument
 
 SITES = ("ash", "birch", "cedar", "dogwood")
 MORE_SITES = ("elm", "fir")
@@ -224,6 +226,16 @@ class Institution:
         membership.agreement = agreement.sign(self.key).to_bytes()
         with write(self.engine) as session:
             session.add(membership)
+        if plan.stake is not None:
+            self.submit("pledge", study.pledge(plan.stake.institution_microcredits))
+
+    def pledged(self) -> bytes:
+        """The pledge that it signed."""
+        return next(row.document for row in Outbox(self.engine, self.study.plan.study_id).documents())
+
+    def submit(self, kind: str, document: Signed) -> None:
+        """Sign a document for the study's log; the node brings it at its next tick."""
+        Outbox(self.engine, self.study.plan.study_id).put(kind, document.sign(self.key).to_bytes())
 
     def revoke(self) -> None:
         """Sign the revocation; the node stops at once and brings it at its next tick."""
@@ -357,9 +369,14 @@ class InMemoryStudy:
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
         self.validation = table("validation", 40)
+        self.root = table("root", 24)
         self.plan = small_plan(self.validation, sites=sites, **plan)
         self.envelope = self.plan.sign(self.key).to_bytes()
-        self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
+        self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, OutgoingDocument, *LOG_TABLES)
+        self.outbox = Outbox(self.engine, self.plan.study_id)
+        if self.plan.stake is not None:
+            pledge = self.pledge(self.plan.stake.coordinator_microcredits)
+            self.outbox.put("pledge", pledge.sign(self.key).to_bytes())
         self.log = log or MemoryLog(self.plan.study_id)
         self.blobs = blobs or MemoryBlobStore()
         self.sealed = sealed or MemoryBlobStore()
@@ -411,12 +428,24 @@ class InMemoryStudy:
             blobs=self.blobs,
             sealed=self.sealed,
             validation=read_validation(self.plan, self.validation),
+            root=read_validation(self.plan, self.root) if self.plan.aggregation.anchored else None,
             seed=self.seed,
             stop=self.stop,
             paused=lambda: paused(self.folder, self.plan.study_id),
+            outbox=self.outbox,
+            logs=lambda: [self.log],
         )
         self.service = StudyService(parts, on_progress=self._step)
         self.service.serve()
+
+    def pledge(self, amount: int) -> Pledge:
+        """What a party signs that stands in with ``amount`` micro-credits."""
+        return Pledge(
+            study=self.plan.study_id,
+            plan_hash=self.plan.plan_hash,
+            amount_microcredits=amount,
+            signed_at=format_instant(self.clock()),
+        )
 
     def run(self, *, between: Between = lambda _closed: None, timeout_s: float = TIMEOUT_S) -> StudyState:
         """Run the coordinator until the study is settled (or somebody sets ``stop``).

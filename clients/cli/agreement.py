@@ -97,7 +97,8 @@ def sign(
     emit(
         agreement.model_dump(mode="json", exclude_none=True),
         as_json=as_json,
-        text=f"Signed: {membership.site} takes part in {plan.study_id}.\nNext: `accord node run --dir {folder}`.",
+        text=f"Signed: {membership.site} takes part in {plan.study_id}.\n"
+        f"{_next(plan)}`accord node run --dir {folder}`.",
     )
 
 
@@ -136,6 +137,10 @@ def revoke(
         as_json=as_json,
         text=f"Revoked. This node makes no further update for {plan.study_id}, and tells the coordinator when it runs.",
     )
+
+
+def _next(plan: StudyPlan) -> str:
+    return "Next: " if plan.stake is None else "Next: `accord stake deposit`, which the plan asks for, and "
 
 
 def _fee(plan: StudyPlan, fee: int | None) -> str:

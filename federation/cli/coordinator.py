@@ -99,7 +99,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
     """A study's status from its log, with what the running process adds (who is connected)."""
     from federation.coordinator.membership import Membership
     from federation.coordinator.pausing import paused
-    from federation.coordinator.status import awaited, clusters_of, phase
+    from federation.coordinator.status import awaited, clusters_of, phase, predicted_s
 
     history = opened.history(study)
     state = history.state
@@ -115,10 +115,11 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "study": state.study,
         "phase": phase(state, pause),
         "round": state.round.number if state.round else len(state.closed),
-        "rounds": state.plan.rounds.count,
+        "rounds": state.rounds.count,
         "log_size": state.size,
         "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
         "agreements": sorted(agreement.site for agreement in state.agreements.values()),
+        "predicted_s": predicted_s(state),
         "awaited": awaited(history, invited=invited, connected=there if alive else None, pause=pause),
         "connected": connected,
         "problems": live.get("problems", {}),
@@ -135,6 +136,8 @@ def status_text(data: dict[str, Any]) -> str:
         lines.append(f"rounds     {data['round']} of {data['rounds']}")
         lines += [f"aborted    {data['aborted']}"] if data.get("aborted") else []
         lines.append(f"connected  {', '.join(data['connected']) or 'nobody'}")
+        if data.get("predicted_s") is not None:
+            lines.append(f"predicted  {data['predicted_s']:.0f} s from a round's opening to enough updates")
         lines += [f"awaited    {item['site']}: {item['for']}" for item in data["awaited"]] or ["awaited    nobody"]
     lines += [f"as one     {cluster_text(each)}" for each in data.get("clusters", [])]
     lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]
@@ -170,10 +173,12 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     from federation.coordinator.service import StudyParts, StudyService
     from federation.network.host import Libp2pHost
     from federation.rules.validation import read_validation
+    from federation.storage.log import SqliteLog
 
     history = opened.history(study)
     plan, envelope = opened.plan(study)
     _, rows = opened.validation(plan.validation.commitment)
+    anchor = plan.aggregation.root
     membership = Membership(opened.engine, history, envelope)
     with Libp2pHost(
         opened.key,
@@ -189,9 +194,12 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
                 blobs=opened.blobs,
                 sealed=opened.sealed,
                 validation=read_validation(plan, rows),
+                root=None if anchor is None else read_validation(plan, opened.validation(anchor)[1]),
                 seed=seed,
                 stop=party.stop,
                 paused=lambda: paused(opened.files.path, study),
+                outbox=opened.outbox(study),
+                logs=lambda: [SqliteLog(opened.engine, name) for name in opened.studies()],
             ),
             on_progress=party.show_status,
         )

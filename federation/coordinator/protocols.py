@@ -15,6 +15,8 @@ from federation.rules.wire import Did, Wire
 JOIN: Final = "/accord/join/1"
 AGREEMENT: Final = "/accord/agreement/1"
 REVOCATION: Final = "/accord/revocation/1"
+SUBMISSION: Final = "/accord/submission/1"
+"""What a party brings to the study's log of its own accord: pledge, accusation, proposal or vote (``submissions``)."""
 CHECKPOINT: Final = "/accord/checkpoint/1"
 """Asked with nothing, answered with the newest signed checkpoint of the study's log, as a note."""
 COSIGN: Final = "/accord/cosign/1"
@@ -28,6 +30,7 @@ OVERLAP: Final = "/accord/overlap/1"
 JOIN_BYTES_MAX: Final = 4096
 PLAN_REPLY_BYTES_MAX: Final = 2 * PLAN_BYTES_MAX
 DOCUMENT_BYTES_MAX: Final = 64 * 1024
+SUBMISSION_BYTES_MAX: Final = 256 * 1024
 COSIGN_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
 COSIGN_ENTRIES_MAX: Final = 256
 REPLY_BYTES_MAX: Final = 64 * 1024

@@ -64,7 +64,7 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
     state, settlement = folded.state, folded.settlement
     if settlement is None:
         raise OperatorError(
-            f"{state.study} is not settled: {len(state.closed)} of {plan.rounds.count} rounds are closed"
+            f"{state.study} is not settled: {len(state.closed)} of {state.rounds.count} rounds are closed"
             f" as far as {folder} knows.",
             remedy="Statements exist once the study is settled; `status` says who is awaited.",
         )

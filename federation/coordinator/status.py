@@ -5,8 +5,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from federation.rules.checkpoint import finality_quorum
+from federation.rules.cohorts import round_ms
 from federation.rules.comparing import waits_for
 from federation.rules.instant import format_instant
+from federation.rules.stakes import stakes_due
 from federation.rules.state import RoundState, StudyState
 
 from .history import StudyHistory
@@ -14,6 +16,7 @@ from .pausing import Pause
 
 _RUN: Final = "running this study (`accord coordinator run`)"
 _AGREE: Final = "its agreement (`accord agreement sign`, then `accord node run` brings it)"
+_STAKE: Final = "its stake (`accord stake deposit`, then the running party brings it)"
 _AWAY: Final = "; it is not connected"
 
 
@@ -29,6 +32,15 @@ def phase(state: StudyState, pause: Pause | None = None) -> str:
     if state.complete:
         return "settling"
     return "between rounds" if pause is None else "paused"
+
+
+def predicted_s(state: StudyState) -> float | None:
+    """How long after its opening the round in progress, or else the next, has enough updates: what the log predicts.
+
+    None: too few institutions have answered yet, or no round is to come.
+    """
+    predicted = None if state.complete or state.settled else round_ms(state)
+    return None if predicted is None else predicted / 1000
 
 
 def clusters_of(state: StudyState) -> list[dict[str, Any]]:
@@ -93,7 +105,7 @@ def _is_final(history: StudyHistory) -> bool:
 def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[dict[str, str]]:
     missing = state.plan.rounds.participants - len(state.agreements)
     if not missing:
-        return []
+        return _stakes(state)
     agreed = {agreement.site for agreement in state.agreements.values()}
     waiting = [
         _item(site, _AGREE if peer else "joining with its invitation (`accord node join`)")
@@ -105,6 +117,12 @@ def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[di
         whom = "one more institution" if more == 1 else f"{more} more institutions"
         waiting.append(_item("coordinator", f"an invitation for {whom} (`accord study invite`)"))
     return waiting
+
+
+def _stakes(state: StudyState) -> list[dict[str, str]]:
+    """Whose stake is missing, where the plan asks for stakes."""
+    names = {state.coordinator.did: "coordinator", **{did: state.site(did) for did in state.agreements}}
+    return [_item(names[did], _STAKE) for did in stakes_due(state) if did not in state.stakes]
 
 
 def _comparisons(state: StudyState, there: set[str]) -> list[dict[str, str]]:
@@ -124,6 +142,8 @@ def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[di
     if current.phase == "open":
         due = [did for did in current.participants if did not in {*current.commitments, *current.refusals}]
         what = f"its commitment to round {current.number}, until {format_instant(current.deadline)}"
+        if state.plan.rounds.enough is not None:
+            what += f" or until {state.plan.rounds.enough} have committed ({len(current.commitments)} have)"
     else:
         due = [did for did in current.commitments if did not in {*current.admitted, *current.rejected}]
         what = f"showing its update of round {current.number}"
@@ -144,7 +164,7 @@ def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]
 def _connections(state: StudyState, there: set[str]) -> list[dict[str, str]]:
     """Between rounds: whoever is away is awaited; with a quorum the next round opens without them very soon."""
     away = [did for did in state.active if did not in there]
-    present, quorum = len(state.active) - len(away), state.plan.rounds.quorum
+    present, quorum = len(state.active) - len(away), state.rounds.quorum
     if present < quorum:
         why = f"connecting: round {len(state.closed) + 1} needs {quorum} institutions and has {present}"
     else:

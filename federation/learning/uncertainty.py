@@ -25,7 +25,7 @@ import numpy as np
 
 from federation.learning.evaluation import UTILITY_BITS, models_at_once, subject_utilities, utilities
 from federation.rules import audit
-from federation.rules.aggregation import aggregate, coalition_models, rule_of
+from federation.rules.aggregation import Coalitions, aggregate, rule_of
 from federation.rules.canonical import tagged_hash
 from federation.rules.clusters import Groups, Quotient, quotient
 from federation.rules.encoding import SubjectBatch
@@ -123,9 +123,10 @@ def _gains(
     factors = _factors_of(game, plan.valuation.method)
     block = models_at_once(batch, plan.model)
     result: Floats = np.zeros((len(players), len(batch.subjects)))
+    coalitions = Coalitions(base, updates, weights, players, rule)
     for start in range(0, count, block):
         stop = min(count, start + block)
-        models = coalition_models(base, updates, weights, players, start=start, stop=stop, rule=rule)
+        models = coalitions.models(start, stop)
         result += factors[:, start:stop] @ subject_utilities(
             from_fixed(models), batch, plan.valuation.loss_bound, plan.model
         )

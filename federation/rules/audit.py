@@ -14,16 +14,16 @@ import numpy as np
 
 from federation.errors import PeerError
 from federation.rules.admission import check_arrays, parameter_count
-from federation.rules.aggregation import aggregate, rule_of
+from federation.rules.aggregation import Rule, aggregate, norm_within, rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.clusters import quotient
 from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
-from federation.rules.fixedpoint import pack, unpack
 from federation.rules.payouts import fees_due
 from federation.rules.rewards import lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
+from federation.rules.vectors import pack_vector, unpack_vector
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 Blobs = Callable[[str], bytes]
@@ -38,12 +38,32 @@ def round_vectors(done: ClosedRound, state: StudyState, blobs: Blobs) -> tuple[V
     Raises:
         PeerError: a blob is missing, altered, or breaks an admission rule.
     """
-    base = unpack(_blob(done.base_model, blobs), length=parameter_count(state.plan))
+    encoding, length = state.plan.aggregation.encoding, parameter_count(state.plan)
+    base = unpack_vector(_blob(done.base_model, blobs), encoding, length=length)
     updates = {}
     for did, update in sorted(done.admitted.items()):
         packed = b"".join(_blob(name, blobs) for name in update.chunks)
         updates[did] = check_arrays(update, packed, state.plan)
     return base, updates
+
+
+def round_rule(done: ClosedRound, state: StudyState, blobs: Blobs) -> Rule:
+    """How the round was aggregated: the plan's rule, with the reference update that its opening committed to.
+
+    Raises:
+        PeerError: the reference is missing, altered, or longer than the plan lets an update be.
+    """
+    if done.reference is None:
+        return rule_of(state.plan)
+    anchor = unpack_vector(
+        _blob(done.reference, blobs), state.plan.aggregation.encoding, length=parameter_count(state.plan)
+    )
+    if not norm_within(anchor, state.plan.aggregation.norm_bound):
+        raise PeerError(
+            f"Round {done.number}: the sponsor's reference update is above the plan's norm bound.",
+            remedy="Keep the log as evidence: the coordinator committed to it before the round.",
+        )
+    return rule_of(state.plan, anchor)
 
 
 def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
@@ -53,7 +73,8 @@ def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
         PeerError: the logged model is not the exact aggregate of the admitted updates.
     """
     base, updates = round_vectors(done, state, blobs)
-    result = sha256_hex(pack(aggregate(base, updates, state.weights, rule_of(state.plan))))
+    model = aggregate(base, updates, state.weights, round_rule(done, state, blobs))
+    result = sha256_hex(pack_vector(model, state.plan.aggregation.encoding))
     if result != done.model:
         raise PeerError(
             f"Round {done.number}: the logged model {done.model[:12]} is not its updates' aggregate ({result[:12]}).",

@@ -7,7 +7,7 @@ recomputes the utility from these bytes alone, offline, with no trust in whoever
 coordinator, or has a hash that it signed.
 
 Left out: faults that replaying the log finds (weights, payments, the next model), and tables that are no table of their
-round. Who is made to pay for a false entry is not decided here.
+round. What a false entry costs is decided elsewhere (``stakes``).
 """
 
 import base64
@@ -22,17 +22,18 @@ from pydantic import Field
 from federation.errors import OperatorError, PeerError
 from federation.rules.admission import parameter_count
 from federation.rules.aggregation import aggregate, rule_of
-from federation.rules.audit import UTILITY_UNIT, Vector, read_table, same_utility
+from federation.rules.audit import UTILITY_UNIT, read_table, same_utility
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import SIZE_MAX, Checkpoint, SignedCheckpoint, open_checkpoint
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_entry
 from federation.rules.families import Model
-from federation.rules.fixedpoint import Floats, from_fixed, unpack
+from federation.rules.fixedpoint import Floats, from_fixed
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, leaf_hash, verify_inclusion
 from federation.rules.study import StudyPlan, open_plan, read
 from federation.rules.validation import read_validation, validation_commitment
+from federation.rules.vectors import unpack_update, unpack_vector
 from federation.rules.wire import Did, Sha256Hex, Wire
 
 CHALLENGE_BYTES_MAX: Final = 256 << 20
@@ -59,7 +60,8 @@ class Challenge(Wire):
     """All that one utility follows from.
 
     ``plan``, ``checkpoint`` (with the coordinator's line alone), ``table`` and ``rows`` are the texts as they were
-    signed or hashed; ``base`` and ``updates`` packed vectors in base64. The parties in ``updates`` are the coalition.
+    signed or hashed; ``base``, ``updates`` and, under a trust-anchored rule, ``reference`` packed vectors in base64.
+    The parties in ``updates`` are the coalition.
     """
 
     version: Literal[1] = 1
@@ -74,6 +76,7 @@ class Challenge(Wire):
     rows: str
     base: str
     updates: Annotated[dict[Did, str], Field(max_length=14)]
+    reference: str | None = None
 
     def to_bytes(self) -> bytes:
         """The file: canonical JSON and a newline."""
@@ -136,6 +139,7 @@ def make_challenge(
     validation: tuple[bytes, bytes],
     base: bytes,
     updates: Mapping[str, bytes],
+    reference: bytes | None = None,
 ) -> Challenge:
     """Put a challenge together; nothing is checked before :func:`verify_challenge`.
 
@@ -148,6 +152,7 @@ def make_challenge(
         validation: salt and rows (CSV, UTF-8).
         base: the round's base model, packed.
         updates: did -> packed update, for the members of the coalition.
+        reference: the round's packed reference update, where its opening names one.
 
     Raises:
         PeerError: a document is not UTF-8, or an entry is not under the checkpoint.
@@ -174,6 +179,7 @@ def make_challenge(
         rows=_text(rows),
         base=_encoded(base),
         updates={did: _encoded(packed) for did, packed in updates.items()},
+        reference=None if reference is None else _encoded(reference),
     )
 
 
@@ -207,9 +213,17 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
         _bytes(shown.table), name=closed.value_table, study=plan.study_id, number=closing.round, players=closed.updates
     )
     batch = _rows(shown, plan)
-    base = _vector(shown.base, opened.base_model, plan)
-    updates = {did: _vector(text, closed.updates[did], plan) for did, text in shown.updates.items()}
-    model = aggregate(base, updates, started.weights, rule_of(plan))
+    length, form = parameter_count(plan), plan.aggregation
+    base = unpack_vector(_blob(shown.base, opened.base_model), form.encoding, length=length)
+    updates = {
+        did: unpack_update(_blob(text, closed.updates[did]), form, length=length) for did, text in shown.updates.items()
+    }
+    if (shown.reference is None) != (opened.reference is None):
+        raise _refused("the round's reference update is missing, or there is one that the log does not name")
+    anchor = None
+    if opened.reference:
+        anchor = unpack_vector(_blob(shown.reference or "", opened.reference), form.encoding, length=length)
+    model = aggregate(base, updates, started.weights, rule_of(plan, anchor))
     mask = sum(1 << place for place, did in enumerate(table.players) if did in updates)
     return Finding(
         coordinator=coordinator,
@@ -249,14 +263,14 @@ def _rows(shown: Challenge, plan: StudyPlan) -> SubjectBatch:
         raise _refused(error.message) from error
 
 
-def _vector(text: str, name: str, plan: StudyPlan) -> Vector:
+def _blob(text: str, name: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise _refused("a vector is not base64") from None
     if _encoded(data) != text or sha256_hex(data) != name:
         raise _refused(f"a vector is not {name[:12]}, which the log names")
-    return unpack(data, length=parameter_count(plan))
+    return data
 
 
 def _encoded(data: bytes) -> str:

@@ -15,6 +15,7 @@ from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.pledges import Case, TwoStudies
 from federation.rules.study import read
 from federation.rules.wire import Did, Wire
 
@@ -100,13 +101,36 @@ class StudyStarted(Wire):
     base_model: Hash
 
 
+class Measured(Wire):
+    """What the coordinator measured of one institution's line before a round: its word, which nobody can check.
+
+    Attributes:
+        party: the institution.
+        there: whether it was connected (where nodes visit: within the last deadline).
+        request_ms: how long its last task took to be acknowledged, in milliseconds.
+        bytes_s: how quickly its last update came, in bytes per second.
+    """
+
+    party: Did
+    there: bool
+    request_ms: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    bytes_s: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+
 class RoundOpened(Wire):
-    """Institutions may train on ``base_model`` and commit until ``deadline``."""
+    """The participants may train on ``base_model`` and commit until ``deadline``.
+
+    ``measured`` is there where the plan says that a round invites some of the institutions (``cohorts``): one note for
+    each active one. ``reference``: where the plan's rule is trust-anchored, the sponsor's own update of this round, by
+    hash; its bytes are shown when the round closes.
+    """
 
     kind: Literal["round-opened"] = "round-opened"
     base_model: Hash
     participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
     deadline: str
+    measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
+    reference: Hash | None = None
 
 
 class RoundReopened(Wire):
@@ -134,6 +158,13 @@ class CommitmentsClosed(Wire):
     """From here on updates are shown; no commitment is taken any more."""
 
     kind: Literal["commitments-closed"] = "commitments-closed"
+
+
+class CommitmentLate(Wire):
+    """An institution's signed Commitment arrived after commitments were closed: it is not in this round."""
+
+    kind: Literal["commitment-late"] = "commitment-late"
+    envelope: EnvelopeText
 
 
 class UpdateAdmitted(Wire):
@@ -197,6 +228,55 @@ class StudySettled(Wire):
     burned: Micro
 
 
+class StakeDeposited(Wire):
+    """A party stands in with a stake, on its word; ``envelope`` is its signed Pledge."""
+
+    kind: Literal["stake-deposited"] = "stake-deposited"
+    envelope: EnvelopeText
+
+
+class StakeSlashed(Wire):
+    """The entry's party has lost its stake by ``case``, unless it answers the case before the appeal window ends."""
+
+    kind: Literal["stake-slashed"] = "stake-slashed"
+    case: Case
+
+
+class SlashAppealed(Wire):
+    """The case of the entry ``slash`` does not hold, as ``answer`` shows: the stake is its party's again."""
+
+    kind: Literal["slash-appealed"] = "slash-appealed"
+    slash: Hash
+    answer: TwoStudies
+
+
+class StakeBurned(Wire):
+    """The appeal window of the entry ``slash`` has ended without an answer."""
+
+    kind: Literal["stake-burned"] = "stake-burned"
+    slash: Hash
+
+
+class StakeReleased(Wire):
+    """The unbonding time has ended: the entry's party owes nothing any more on its pledge."""
+
+    kind: Literal["stake-released"] = "stake-released"
+
+
+class ChangeProposed(Wire):
+    """A party proposes to change a parameter; ``envelope`` is its signed Proposal. Weights are those of now."""
+
+    kind: Literal["change-proposed"] = "change-proposed"
+    envelope: EnvelopeText
+
+
+class VoteCast(Wire):
+    """A party votes on a proposal; ``envelope`` is its signed Vote."""
+
+    kind: Literal["vote-cast"] = "vote-cast"
+    envelope: EnvelopeText
+
+
 Body = Annotated[
     StudyPublished
     | AgreementAdmitted
@@ -212,11 +292,19 @@ Body = Annotated[
     | UpdateCommitted
     | ParticipationRefused
     | CommitmentsClosed
+    | CommitmentLate
     | UpdateAdmitted
     | UpdateRefused
     | RoundClosed
     | StudyAborted
-    | StudySettled,
+    | StudySettled
+    | StakeDeposited
+    | StakeSlashed
+    | SlashAppealed
+    | StakeBurned
+    | StakeReleased
+    | ChangeProposed
+    | VoteCast,
     Field(discriminator="kind"),
 ]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from federation.errors import PeerError
-from federation.rules import admission
+from federation.rules import admission, cohorts
 from federation.rules.comparing import RULES as COMPARING
 from federation.rules.comparing import weights_of
 from federation.rules.documents import Commitment, Refusal, Revocation, open_signed
@@ -36,8 +36,10 @@ from federation.rules.entries import (
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.payouts import fees_due, transfers
+from federation.rules.stakes import AFTER_SETTLEMENT, STAKE_RULES, require_stakes, returned
 from federation.rules.state import ClosedRound, OverlapState, RoundState, StudyState, require
 from federation.rules.study import Agreement, StudyPlan, open_agreement
+from federation.rules.votes import VOTE_RULES
 
 
 def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudyState:
@@ -80,7 +82,8 @@ def _check_header(state: StudyState, entry: Entry) -> None:
     require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
     require(entry.term == 0, "its term is unknown")
     require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
-    require(not state.settled, "the study is settled already")
+    late = state.plan.stake is not None and entry.body.kind in AFTER_SETTLEMENT
+    require(late or not state.settled, "the study is settled already")
     require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
 
 
@@ -131,7 +134,7 @@ def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) 
     )
     if not state.weights and not state.overlap.begun:
         rest = {key: value for key, value in state.agreements.items() if key != did}
-        return replace(state, agreements=rest, overlap=OverlapState())
+        return replace(returned(state, entry, did), agreements=rest, overlap=OverlapState())
     return replace(state, revoked=state.revoked | {did})
 
 
@@ -141,6 +144,7 @@ def _started(state: StudyState, entry: Entry, body: StudyStarted) -> StudyState:
     require(len(state.agreements) == state.plan.rounds.participants, "agreements are missing")
     require(state.overlap.formed == (state.plan.overlap is not None), "people are not compared yet")
     require(dict(body.weights) == weights_of(state), "the weights do not follow from the agreements")
+    require_stakes(state)
     return replace(state, weights=dict(body.weights), model=body.base_model, first_model=body.base_model)
 
 
@@ -149,14 +153,25 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     require(state.round is None, "the round before is not closed")
     require(not state.aborted, "the study was aborted")
     number = len(state.closed) + 1
-    require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
+    require(entry.round == number and number <= state.rounds.count, "the round's number is not the next")
     require(entry.party is None, "a round has no party")
     require(body.base_model == state.model, "the base model is not the last round's result")
-    require(body.participants == state.active, "the participants are not the active institutions")
+    cohorts.check_opening(state, body)
     deadline = parse_instant(body.deadline)
     require(deadline > entry.at, "the deadline has passed already")
-    current = RoundState(number=number, base_model=body.base_model, participants=body.participants, deadline=deadline)
-    return replace(state, round=current)
+    anchored = state.plan.aggregation.anchored
+    require((body.reference is not None) == anchored, "the plan's rule and a reference update do not go together")
+    current = RoundState(
+        number=number,
+        base_model=body.base_model,
+        participants=body.participants,
+        deadline=deadline,
+        opened_at=entry.at,
+        reference=body.reference,
+        quorum=state.rounds.quorum,
+    )
+    measured = {note.party: note for note in body.measured or ()}
+    return replace(state, round=current, measured={**state.measured, **measured})
 
 
 def _current(state: StudyState, entry: Entry) -> RoundState:
@@ -170,7 +185,7 @@ def _reopened(state: StudyState, entry: Entry, body: RoundReopened) -> StudyStat
     deadline = parse_instant(body.deadline)
     require(deadline >= current.deadline, "a deadline is never brought forward")
     require(deadline > entry.at, "the deadline has passed already")
-    return replace(state, round=replace(current, deadline=deadline))
+    return replace(state, round=replace(current, deadline=deadline, opened_at=entry.at))
 
 
 def _answering(state: StudyState, entry: Entry) -> tuple[RoundState, str]:
@@ -190,7 +205,9 @@ def _committed(state: StudyState, entry: Entry, body: UpdateCommitted) -> StudyS
     require(
         commitment.study == state.study and commitment.round == current.number, "the commitment is for another round"
     )
-    return replace(state, round=replace(current, commitments={**current.commitments, did: commitment.commitment}))
+    took = int((entry.at - current.opened_at).total_seconds())
+    committed = {**current.commitments, did: commitment.commitment}
+    return replace(state, round=replace(current, commitments=committed), answer_s={**state.answer_s, did: took})
 
 
 def _declined(state: StudyState, entry: Entry, body: ParticipationRefused) -> StudyState:
@@ -204,10 +221,8 @@ def _declined(state: StudyState, entry: Entry, body: ParticipationRefused) -> St
 def _commitments_closed(state: StudyState, entry: Entry, _: CommitmentsClosed) -> StudyState:
     current = _current(state, entry)
     require(current.phase == "open", "commitments are closed already")
-    answered = len(current.commitments) + len(current.refusals)
     require(
-        entry.at >= current.deadline or answered == len(current.participants),
-        "the deadline has not passed and somebody may still answer",
+        cohorts.may_close(state.plan, current, entry.at), "the deadline has not passed and somebody may still answer"
     )
     return replace(state, round=replace(current, phase="revealing"))
 
@@ -251,7 +266,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
     require(current.phase == "revealing", "commitments are not closed")
     decided = len(current.admitted) + len(current.rejected)
     require(decided == len(current.commitments), "a committed update is neither admitted nor refused")
-    quorate = len(current.admitted) >= state.plan.rounds.quorum
+    quorate = len(current.admitted) >= current.quorum
     require((body.outcome == "aggregated") == quorate, "the outcome does not follow from the quorum")
     counted = current.admitted if quorate else {}
     require(
@@ -259,10 +274,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         "the updates are not the admitted ones",
     )
     require(quorate or body.model == current.base_model, "a round without quorum changes no model")
-    answered = {*current.commitments, *current.refusals}
-    silent = dict.fromkeys(
-        (did for did in current.participants if did not in answered), "no-answer: nothing arrived before the deadline"
-    )
+    silent = cohorts.unanswered(state.plan, current)
     uncounted = {} if quorate else dict.fromkeys(current.admitted, "no-quorum: too few institutions answered")
     done = ClosedRound(
         number=current.number,
@@ -274,6 +286,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         admitted=counted,
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
+        reference=current.reference,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 
@@ -302,6 +315,7 @@ def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
     return replace(
         state,
         settled=True,
+        settled_at=entry.at,
         payments=body.payments,
         tables=body.tables,
         burned=body.burned,
@@ -323,10 +337,13 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "update-committed": _committed,
         "participation-refused": _declined,
         "commitments-closed": _commitments_closed,
+        "commitment-late": cohorts.late,
         "update-admitted": _admitted,
         "update-refused": _update_refused,
         "round-closed": _closed,
         "study-aborted": _aborted,
         "study-settled": _settled,
+        **STAKE_RULES,
+        **VOTE_RULES,
     },
 )

@@ -26,9 +26,11 @@ from federation.rules.terms import (
     Purpose,
     Reward,
     Rounds,
+    Stake,
     Training,
     Validation,
     Valuation,
+    Voting,
 )
 from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
@@ -60,6 +62,8 @@ class StudyPlan(Wire):
     valuation: Valuation
     reward: Reward
     validation: Validation
+    stake: Stake | None = None
+    voting: Voting | None = None
     overlap: Overlap | None = None
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
@@ -80,6 +84,14 @@ class StudyPlan(Wire):
         fees, participants = self.reward.fees, self.rounds.participants
         if fees is not None and len(fees) != participants:
             raise ValueError(f"reward.fees names {len(fees)} institutions, rounds.participants is {participants}")
+        if fees is not None and (self.rounds.invite, self.rounds.enough) != (None, None):
+            raise ValueError("reward.fees has no meaning with rounds.invite or rounds.enough")
+        return self
+
+    @model_validator(mode="after")
+    def _weighed(self) -> "StudyPlan":
+        if self.voting is not None and self.voting.weights == "stake" and self.stake is None:
+            raise ValueError('voting.weights = "stake" needs the section stake')
         return self
 
     @model_validator(mode="after")
@@ -106,6 +118,14 @@ class StudyPlan(Wire):
     def _tolerates(self) -> "StudyPlan":
         if self.aggregation.tolerated is not None and self.aggregation.tolerated * self.rounds.participants < 1:
             raise ValueError("aggregation.tolerated x rounds.participants is below one site: nobody would be tolerated")
+        return self
+
+    @model_validator(mode="after")
+    def _anchored(self) -> "StudyPlan":
+        if self.aggregation.anchored and self.model.family != "logistic":
+            raise ValueError("aggregation.rule trust-anchored: reference updates are of logistic models only")
+        if self.aggregation.anchored and self.reward.z is not None:
+            raise ValueError("aggregation.rule trust-anchored has no standard errors: reward.pay must be value")
         return self
 
     @property

@@ -14,6 +14,9 @@ from federation.rules.wire import Did, Number, PositiveNumber, Sha256Hex, Text, 
 
 MINTED_MAX: Final = 10**15
 """The most that one study can pay, in micro-credits."""
+STAKE_MAX: Final = 10**14
+"""The largest stake of one party, in micro-credits."""
+WINDOW_S_MAX: Final = 366 * 86_400
 
 
 def _day(value: str) -> str:
@@ -101,6 +104,9 @@ class Rounds(Wire):
     A quorum must be there at once for a round to begin. With ``attendance`` = ``visits`` nodes are online now and then:
     a round begins once a quorum was seen within the last ``deadline_s``, and gives everybody a deadline to commit and
     another one to show the update.
+
+    With ``invite`` a round invites at most so many institutions, and each at least once in every ``invite_every``
+    rounds (``federation.rules.cohorts``). With ``enough`` commitments close once so many are there.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)]
@@ -108,11 +114,20 @@ class Rounds(Wire):
     quorum: Annotated[int, Field(ge=1, le=14)]
     deadline_s: Annotated[int, Field(ge=1, le=604800)]
     attendance: Literal["visits"] | None = None
+    invite: Annotated[int, Field(ge=1, le=14)] | None = None
+    invite_every: Annotated[int, Field(ge=1, le=1000)] | None = None
+    enough: Annotated[int, Field(ge=1, le=14)] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "Rounds":
         if self.quorum > self.participants:
             raise ValueError("rounds.quorum cannot be above rounds.participants")
+        if not self.quorum <= (self.enough or self.quorum) <= (self.invite or self.participants) <= self.participants:
+            raise ValueError("rounds must have quorum <= enough <= invite <= participants")
+        if (self.invite is None) != (self.invite_every is None):
+            raise ValueError("rounds.invite and rounds.invite_every belong together")
+        if self.invite and self.invite * (self.invite_every or 1) < self.participants:
+            raise ValueError("rounds.invite x rounds.invite_every must reach rounds.participants, or some are left out")
         return self
 
 
@@ -134,18 +149,49 @@ class Aggregation(Wire):
 
     ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
     is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
+    ``encoding`` says how vectors are written (``federation.rules.vectors``): 8 bytes for each integer, or as few as the
+    vector needs. ``compression`` makes updates (not models) shorter at the price of detail
+    (``federation.rules.compression``); ``keep`` is the share of its numbers that ``top-k`` sends.
+    ``trust-anchored`` measures updates by one that the sponsor computes on a root set of its own: ``root`` commits to
+    its rows as ``validation.commitment`` does to the validation set, ``root_disclosure`` says who sees them after the
+    last round.
     """
 
-    rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
+    rule: Literal[
+        "weighted-mean",
+        "trimmed-mean",
+        "multi-krum",
+        "geometric-median",
+        "nnm-trimmed-mean",
+        "aligned-trimmed-mean",
+        "trust-anchored",
+    ]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
     tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
+    encoding: Literal["fewest-bytes"] | None = None
+    compression: Literal["int8", "top-k"] | None = None
+    keep: Annotated[Number, Field(gt=0, le=Decimal("0.5"))] | None = None
+    root: Sha256Hex | None = None
+    root_disclosure: Literal["public", "sealed"] | None = None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether every round needs a reference update of the sponsor's."""
+        return self.rule == "trust-anchored"
 
     @model_validator(mode="after")
     def _asked(self) -> "Aggregation":
-        asks = self.rule not in ("weighted-mean", "geometric-median")
-        if asks != (self.tolerated is not None):
-            raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        robust = self.rule not in ("weighted-mean", "geometric-median", "trust-anchored")
+        for name, value, asks in (
+            ("tolerated", self.tolerated, robust),
+            ("root", self.root, self.anchored),
+            ("root_disclosure", self.root_disclosure, self.anchored),
+        ):
+            if asks != (value is not None):
+                raise ValueError(f"aggregation.{name} {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        if (self.compression == "top-k") != (self.keep is not None):
+            raise ValueError("aggregation.keep belongs to compression = top-k, and to nothing else")
         return self
 
 
@@ -196,6 +242,49 @@ class Reward(Wire):
         if self.outcome is not None and self.fees is None:
             raise ValueError("reward.outcome has no meaning without reward.fees")
         return self
+
+
+class Stake(Wire):
+    """What each party must hold before the study starts, and how long evidence against it is heard.
+
+    All windows are in seconds. ``challenge_s`` runs from the settlement: until then a stake can be slashed.
+    ``appeal_s`` runs from a slash: until then it can be answered, and nothing is burned. ``unbonding_s`` runs from the
+    settlement: nothing is released before; it is as long as both together, so that a slash in the last moment of the
+    challenge window still finds its stake.
+
+    Attributes:
+        coordinator_microcredits: of whoever keeps the log and scores.
+        institution_microcredits: of each institution.
+    """
+
+    coordinator_microcredits: Annotated[int, Field(ge=0, le=STAKE_MAX)]
+    institution_microcredits: Annotated[int, Field(ge=0, le=STAKE_MAX)]
+    challenge_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+    appeal_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+    unbonding_s: Annotated[int, Field(ge=1, le=2 * WINDOW_S_MAX)]
+
+    @model_validator(mode="after")
+    def _outlasts(self) -> "Stake":
+        if self.coordinator_microcredits + self.institution_microcredits == 0:
+            raise ValueError("a stake of nothing for everybody: leave the section out")
+        if self.unbonding_s < self.challenge_s + self.appeal_s:
+            raise ValueError("stake.unbonding_s cannot be below challenge_s + appeal_s")
+        return self
+
+
+class Voting(Wire):
+    """Whether parties may change what cannot weaken anybody's privacy (``federation.rules.ballots.Change``), and how.
+
+    Attributes:
+        weights: what a vote counts, as it was when the change was proposed: the study's ``cohort`` weights of the
+            institutions, or what each party, the coordinator too, holds as a ``stake``.
+        threshold: a change is accepted once more than this share of all weights of the snapshot said yes.
+        open_s: how long votes are taken, in seconds.
+    """
+
+    weights: Literal["cohort", "stake"] = "cohort"
+    threshold: Annotated[Number, Field(ge=Decimal("0.5"), lt=1)] = Decimal("0.5")
+    open_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
 
 
 class Validation(Wire):
