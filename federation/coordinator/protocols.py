@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
 from federation.rules.study import PLAN_BYTES_MAX
 from federation.rules.wire import Did, Wire
@@ -49,7 +50,7 @@ class CosignRequest(Wire):
     study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     first: Annotated[int, Field(ge=0)]
     entries: Annotated[tuple[EnvelopeText, ...], Field(max_length=COSIGN_ENTRIES_MAX)]
-    checkpoint: Annotated[str, StringConstraints(max_length=8192)] | None = None
+    checkpoint: Annotated[str, StringConstraints(max_length=NOTE_BYTES_MAX)] | None = None
 
 
 class CosignReply(Wire):

@@ -40,6 +40,7 @@ class VerificationReport:
         aggregation: the plan's ``aggregation.rule``.
         linear: whether that rule is linear; if not, it was run anew for every coalition whose utility was recomputed.
         method: the plan's ``valuation.method``.
+        sampled: in how many rounds values are estimates from sampled coalitions.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
         rewards: site -> micro-credits, its fee included.
@@ -66,6 +67,7 @@ class VerificationReport:
     aggregation: str
     linear: bool
     method: str
+    sampled: int
     settled: bool
     values: dict[str, Fraction]
     rewards: dict[str, int]
@@ -122,6 +124,7 @@ class VerificationReport:
             ],
             "aggregation": {"rule": self.aggregation, "linear": self.linear},
             "method": self.method,
+            "sampled_rounds": self.sampled,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
             "rewards": dict(self.rewards),
@@ -151,7 +154,8 @@ class VerificationReport:
             )
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
-            lines.append(f"  values       {named} and payments recomputed from the published tables")
+            drawn = f" (estimates in {self.sampled} rounds, from samples drawn anew)" if self.sampled else ""
+            lines.append(f"  values       {named}{drawn} and payments recomputed from the published tables")
             lines.append(f"  utilities    {self._utilities()}")
             if self.z is not None:
                 lines.append(f"  certainty    {self._certainty(self.z)}")

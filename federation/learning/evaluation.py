@@ -12,12 +12,13 @@ from typing import Final
 
 import numpy as np
 
-from federation.errors import OperatorError
+from federation.errors import OperatorError, PeerError
 from federation.learning.models import batched_logits
-from federation.rules.aggregation import WEIGHTED_MEAN, Rule, coalition_models
+from federation.rules.aggregation import WEIGHTED_MEAN, Rule, models_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.families import LOGISTIC, Model, widest
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
+from federation.rules.terms import TABLE_PLAYERS_MAX
 
 UTILITY_BITS: Final = 40
 
@@ -78,13 +79,30 @@ def coalition_utilities(
         OperatorError: the set is empty.
         PeerError: an update does not fit the model or the study.
     """
-    count = 1 << len(players)
+    if len(players) > TABLE_PLAYERS_MAX or len(set(players)) != len(players):
+        raise PeerError(
+            f"{len(players)} players have no table of all coalitions; at most {TABLE_PLAYERS_MAX} different ones do.",
+            remedy="Values of more players are sampled.",
+        )
+    return utilities_of(range(1 << len(players)), base, updates, weights, players, batch, loss_bound, rule, model)
+
+
+def utilities_of(
+    coalitions: Sequence[int],
+    base: Integers,
+    updates: Mapping[str, Integers],
+    weights: Mapping[str, int],
+    players: Sequence[str],
+    batch: SubjectBatch,
+    loss_bound: Decimal,
+    rule: Rule = WEIGHTED_MEAN,
+    model: Model = LOGISTIC,
+) -> tuple[int, ...]:
+    """As :func:`coalition_utilities`, of these coalitions (bitmasks), of any number of players; in their order."""
     block = models_at_once(batch, model)
     result: list[int] = []
-    for start in range(0, count, block):
-        models = coalition_models(
-            base, updates, weights, players, start=start, stop=min(count, start + block), rule=rule
-        )
+    for start in range(0, len(coalitions), block):
+        models = models_of(coalitions[start : start + block], base, updates, weights, players, rule)
         result += [_integer(float(value)) for value in utilities(from_fixed(models), batch, loss_bound, model)]
     return tuple(result)
 

@@ -27,8 +27,7 @@ from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
 from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, squared_length, weighted_mean
 from federation.rules.robust import LOCATIONS, Gathered
 from federation.rules.study import StudyPlan
-
-PLAYERS_MAX: Final = 14
+from federation.rules.terms import TABLE_PLAYERS_MAX as PLAYERS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +162,28 @@ def coalition_models(
     """
     if len(players) > PLAYERS_MAX or len(set(players)) != len(players):
         raise _refused(f"{len(players)} players; at most {PLAYERS_MAX} different ones have an exact table")
-    coalitions = np.arange(start, (1 << len(players)) if stop is None else stop, dtype=np.int64)
-    members = (coalitions[:, None] >> np.arange(len(players), dtype=np.int64)) & 1
+    coalitions = range(start, (1 << len(players)) if stop is None else stop)
+    return models_of(coalitions, base, updates, weights, players, rule)
+
+
+def models_of(
+    coalitions: Sequence[int],
+    base: Integers,
+    updates: Mapping[str, Integers],
+    weights: Mapping[str, int],
+    players: Sequence[str],
+    rule: Rule = WEIGHTED_MEAN,
+) -> Integers:
+    """As :func:`coalition_models`, of these coalitions (bitmasks), of any number of players.
+
+    Returns:
+        int64 [C, P], in the order of ``coalitions``.
+    """
+    width = -(-len(players) // 8)
+    packed = np.frombuffer(b"".join(each.to_bytes(width, "little") for each in coalitions), np.uint8)
+    members = np.unpackbits(packed.reshape(len(coalitions), width), axis=1, count=len(players), bitorder="little")
     models = _models if rule.linear else _robust_models
-    return models(base, updates, weights, players, members, rule)
+    return models(base, updates, weights, players, members.astype(np.int64), rule)
 
 
 def norm_within(update: Integers, bound: Decimal) -> bool:

@@ -16,6 +16,7 @@ from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import read
+from federation.rules.terms import PARTICIPANTS_MAX
 from federation.rules.wire import Did, Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
@@ -55,7 +56,7 @@ class StudyStarted(Wire):
     """Participants, witnesses and weights are fixed; the first model is named."""
 
     kind: Literal["study-started"] = "study-started"
-    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=14)]
+    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=PARTICIPANTS_MAX)]
     base_model: Hash
 
 
@@ -64,7 +65,7 @@ class RoundOpened(Wire):
 
     kind: Literal["round-opened"] = "round-opened"
     base_model: Hash
-    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
+    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=PARTICIPANTS_MAX)]
     deadline: str
 
 
@@ -115,7 +116,7 @@ class RoundClosed(Wire):
 
     kind: Literal["round-closed"] = "round-closed"
     outcome: Literal["aggregated", "no-quorum"]
-    updates: Annotated[dict[Did, Hash], Field(max_length=14)]
+    updates: Annotated[dict[Did, Hash], Field(max_length=PARTICIPANTS_MAX)]
     model: Hash
     value_table: Hash
 
@@ -152,7 +153,7 @@ class StudySettled(Wire):
 
     kind: Literal["study-settled"] = "study-settled"
     tables: Annotated[tuple[Hash, ...], Field(max_length=1000)]
-    payments: Annotated[tuple[Payment, ...], Field(max_length=14)]
+    payments: Annotated[tuple[Payment, ...], Field(max_length=PARTICIPANTS_MAX)]
     burned: Micro
 
 

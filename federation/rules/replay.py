@@ -266,6 +266,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         admitted=counted,
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
+        commitments=current.commitments,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 

@@ -44,6 +44,7 @@ class ClosedRound:
     admitted: Mapping[str, Update]
     refused: Mapping[str, str]
     entry_index: int
+    commitments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

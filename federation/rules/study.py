@@ -18,6 +18,8 @@ from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, Trans
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.schema import SchemaContract
 from federation.rules.terms import (
+    COALITIONS_MAX,
+    TABLE_PLAYERS_MAX,
     Aggregation,
     Cohort,
     ConsentTerms,
@@ -28,6 +30,7 @@ from federation.rules.terms import (
     Training,
     Validation,
     Valuation,
+    coalitions_needed,
 )
 from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
@@ -78,6 +81,29 @@ class StudyPlan(Wire):
         fees, participants = self.reward.fees, self.rounds.participants
         if fees is not None and len(fees) != participants:
             raise ValueError(f"reward.fees names {len(fees)} institutions, rounds.participants is {participants}")
+        return self
+
+    @model_validator(mode="after")
+    def _valued(self) -> "StudyPlan":
+        """Beyond 14 institutions values are sampled: whether what the plan asks for can be had."""
+        count, sampling, method = self.rounds.participants, self.valuation.sampling, self.valuation.method
+        if (count > TABLE_PLAYERS_MAX) != (sampling is not None):
+            needed = "is needed" if sampling is None else "has no meaning"
+            raise ValueError(f"valuation.sampling {needed} with {count} participants (more than 14 are sampled)")
+        if sampling is None:
+            return self
+        least = coalitions_needed(method, count)
+        if sampling.coalitions_max < least:
+            raise ValueError(
+                f"valuation.sampling.coalitions_max: {method} of {count} participants needs {least} or more"
+                f"{'' if least <= COALITIONS_MAX else f', above the limit of {COALITIONS_MAX}: use shapley'}"
+            )
+        if self.reward.pay == "lower-bound" and method != "shapley":
+            raise ValueError(f"reward.pay: lower bounds of more than 14 participants need shapley, not {method}")
+        if count * size(self.model, self.schema_contract.inputs) > TABLE_PLAYERS_MAX * PARAMETERS_MAX:
+            raise ValueError(
+                f"model: with {count} participants at most {TABLE_PLAYERS_MAX * PARAMETERS_MAX // count} parameters"
+            )
         return self
 
     @model_validator(mode="after")
