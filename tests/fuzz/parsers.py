@@ -105,7 +105,9 @@ from federation.rules.offers import (
 from federation.rules.replay import apply, begin
 from federation.rules.state import StudyState
 from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
+from federation.rules.terms import Valuation
 from federation.rules.validation import read_validation
+from federation.rules.value_sample import ValueSample, draw, redraw, seed_of
 from federation.settings import PartySettings, load_settings
 from federation.settlement.accounts import read_accounts
 from federation.settlement.addresses import checksummed
@@ -330,6 +332,7 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
             tuple(open_envelope(data, payload_type=Update.payload_type()).payload for data in _of(updates, ash)[:1]),
         ),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
+        "value table, sampled": Parser(_redrawn, (_sampled_table().to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
         "privacy event": Parser(_event, (events.event_bytes(update.event),)),
         "manifest": Parser(_resigned(MANIFEST_TYPE, key, _manifest), (exported.to_payload(),)),
@@ -409,6 +412,22 @@ def _logs(study: InMemoryStudy) -> dict[str, Parser]:
         "evidence": Parser(verify_evidence, tuple(evidence)),
         "evidence, signed anew": Parser(partial(_evidence, key), tuple(evidence)),
     }
+
+
+SAMPLED = Valuation.model_validate(
+    {"method": "shapley", "utility": "negative-log-loss", "sampling": {"precision": "0.01", "coalitions_max": 900}}
+)
+
+
+def _sampled_table() -> ValueTable:
+    seed = seed_of("study", 1, {})
+    sample = draw(15, lambda masks: [mask.bit_count() << 30 for mask in masks], SAMPLED, seed)
+    players = tuple(f"p{place:02}" for place in range(15))
+    return ValueTable(study="study", round=1, players=players, utilities=sample.utilities, salt=seed, seed=seed)
+
+
+def _redrawn(data: bytes) -> ValueSample:
+    return redraw(read(ValueTable, data), SAMPLED)
 
 
 def _challenges(study: InMemoryStudy) -> dict[str, Parser]:
