@@ -246,7 +246,8 @@ class RoundRunner:
 
         A node's misbehaviour is logged and ends nothing: the others go on, and at the deadline it has not answered.
         """
-        by_party = {self._party_of(message): message for message in messages}
+        parties = {node_id_of(party): party for party in map(PublicKey.from_did, self._history.state.agreements)}
+        by_party = {parties[message.metadata.dst_node_id]: message for message in messages}
         ids = {message.metadata.message_id: party for party, message in by_party.items()}
         pushed: dict[PublicKey, float] = {}
         while not self._stop.is_set() and not until():
@@ -271,11 +272,3 @@ class RoundRunner:
                 except AccordError as error:
                     logger.warning("answer of %s ignored: %s", self._history.state.site(party.did), error.message)
             time.sleep(_POLL_S)
-
-    def _party_of(self, message: Any) -> PublicKey:
-        wanted = message.metadata.dst_node_id
-        for did in self._history.state.agreements:
-            party = PublicKey.from_did(did)
-            if node_id_of(party) == wanted:
-                return party
-        raise ValueError("a message for nobody in the study")

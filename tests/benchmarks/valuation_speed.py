@@ -18,16 +18,20 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
 from federation.learning.evaluation import coalition_utilities, committed_utility, utilities_of
 from federation.rules.aggregation import WEIGHTED_MEAN, Rule, aggregate
+from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed, to_fixed
 from federation.rules.robust import LOCATIONS
 from federation.rules.sampled_values import Stopping, antithetic_shapley, stratified_values
+from federation.rules.terms import Valuation
 from federation.rules.valuation import METHODS, shapley
+from federation.rules.value_sample import draw, redraw
 
 FEATURES, ROWS, BOUND = 30, 500, Decimal(4)
 UNIT = 2**40
@@ -58,8 +62,8 @@ class Case:
         model = aggregate(self.base, members, self.weights)
         return committed_utility(from_fixed(model), self.batch, BOUND)
 
-    def utilities(self, masks: Sequence[int]) -> tuple[int, ...]:
-        return utilities_of(masks, self.base, self.updates, self.weights, self.names, self.batch, BOUND)
+    def utilities(self, masks: Sequence[int], rule: Rule = WEIGHTED_MEAN) -> tuple[int, ...]:
+        return utilities_of(masks, self.base, self.updates, self.weights, self.names, self.batch, BOUND, rule)
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
@@ -131,6 +135,43 @@ def sampled() -> None:
                 )
 
 
+def sampled_tables() -> None:
+    """Tables of rounds that are too large for all coalitions, as the coordinator makes them and a verifier redraws."""
+    mean, trimmed, nearest = (
+        WEIGHTED_MEAN,
+        *(Rule(name, Decimal("0.2")) for name in ("trimmed-mean", "nnm-trimmed-mean")),
+    )
+    cases = [
+        (15, mean, "0.002"),
+        (15, mean, "0.0005"),
+        (50, mean, "0.002"),
+        (50, mean, "0.0005"),
+        (100, mean, "0.0005"),
+    ]
+    cases += [(30, trimmed, "0.002"), (30, nearest, "0.002"), (100, trimmed, "0.002")]
+    print("\n| sites | rule | precision (nats) | coalitions | reached | drawn and evaluated | drawn again | table |")
+    print("| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |")
+    for players, rule, precision in cases:
+        case = Case(players)
+        terms = {"method": "shapley", "utility": "negative-log-loss", "sampling": {"precision": precision}}
+        valuation = Valuation.model_validate(terms)
+        started = time.process_time()
+        sample = draw(players, partial(case.utilities, rule=rule), valuation, "a" * 64)
+        spent = time.process_time() - started
+        table = ValueTable(
+            study="s", round=1, players=case.names, utilities=sample.utilities, salt="5" * 64, seed="a" * 64
+        )
+        started = time.process_time()
+        redraw(table, valuation)
+        again = time.process_time() - started
+        reached = "yes" if sample.values.reached else "no"
+        print(
+            f"| {players} | {rule.name} | {precision} | {len(sample.utilities):,} | {reached} "
+            f"| {spent:.2f} s | {again:.2f} s | {len(table.to_payload()) / 1000:.0f} kB |",
+            flush=True,
+        )
+
+
 PYDVL = """
 import json, sys, time
 import numpy as np
@@ -192,6 +233,7 @@ def main() -> None:
         against_pydvl(chosen.pydvl, chosen.players_max)
     methods(chosen.players_max)
     sampled()
+    sampled_tables()
     print(f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}.")
 
 
