@@ -8,7 +8,7 @@ from typing import Literal
 from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.documents import Update
-from federation.rules.entries import Payment
+from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
 from federation.rules.study import Agreement, StudyPlan
@@ -24,11 +24,13 @@ class RoundState:
     base_model: str
     participants: tuple[str, ...]
     deadline: datetime
+    opened_at: datetime
     phase: RoundPhase = "open"
     commitments: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
+    late: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,11 @@ class ClosedRound:
 
 @dataclass(frozen=True, slots=True)
 class StudyState:
-    """All that the log says so far about one study. Parties are did strings."""
+    """All that the log says so far about one study. Parties are did strings.
+
+    ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
+    was measured of its line last (``cohorts``).
+    """
 
     plan: StudyPlan
     plan_blob: str
@@ -64,6 +70,8 @@ class StudyState:
     first_model: str | None = None
     round: RoundState | None = None
     closed: tuple[ClosedRound, ...] = ()
+    answer_s: Mapping[str, int] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
     consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
     payments: tuple[Payment, ...] = ()
     tables: tuple[str, ...] = ()
