@@ -365,7 +365,7 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     terms = Terms(**vars(parser.parse_args()))
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="accord-soak-") as folder, ManyNodes(Path(folder), terms) as soak:
+    with tempfile.TemporaryDirectory(prefix="accord-many-") as folder, ManyNodes(Path(folder), terms) as soak:
         print(
             f"{terms.nodes} nodes in {terms.processes} processes, made in {time.monotonic() - started:.0f} s",
             flush=True,
