@@ -291,6 +291,7 @@ class ManyNodes:
         self._let_run(set(self.terms.sites))
         print("all run", flush=True)
         while True:
+            alive = coordinator.alive  # asked first: what it wrote before it ended is read below
             for data in log.entries(seen):
                 body, seen = open_entry(data, signer=opened.key.public).body, seen + 1
                 if body.kind == "round-opened":
@@ -306,7 +307,7 @@ class ManyNodes:
                     self.found.settled_s = time.monotonic() - opening
                     return
             waited = time.monotonic() - opening
-            if waited > limit + (0 if begun else 10 * MARGIN_S) or not coordinator.alive:
+            if waited > limit + (0 if begun else 10 * MARGIN_S) or not alive:
                 self.found.wrong.append(f"after {begun} openings and {ended} ends nothing came for {waited:.0f} s")
                 return
             time.sleep(POLL_S)
