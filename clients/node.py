@@ -72,6 +72,8 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
+_TICK_S: Final = 1.0
+"""How often a node looks into its database for what is due: an idle node must cost its machine next to nothing."""
 _REFUSED_AGAIN_S: Final = 10
 _COSIGN_S: Final = 10.0
 SHARED_BYTES_MIN: Final = 4 << 20
@@ -256,9 +258,13 @@ class Node:
             on_progress: told the status again and again.
         """
         ends = None if visit_s is None else time.monotonic() + visit_s
+        due, was_there = 0.0, False
         with self.serve() as runtime:
             while not stop.is_set():
-                self.tick()
+                now, there = time.monotonic(), self._coordinator in self._parts.exchange.connected()
+                if now >= due or there != was_there:
+                    self.tick()
+                    due, was_there = now + _TICK_S, there
                 on_progress(self.status())
                 if until_settled and self._finished():
                     self._follow()  # the settlement may have come since the tick

@@ -20,6 +20,7 @@ _SMALL: Final = 5e-7
 """Values below half of the last digit shown count as nothing."""
 
 _HASH_SHOWN: Final = 12
+_NAMES_SHOWN: Final = 14
 
 
 @app.callback()
@@ -59,7 +60,11 @@ def explain(
 @app.command()
 def challenge(
     coalition: Annotated[
-        str, typer.Argument(help="Sites by their short names, joined by commas; - for the round's base model.")
+        str,
+        typer.Argument(
+            help="Sites by their short names, joined by commas; - for the round's base model; drawn:PLACE in a sampled "
+            "table."
+        ),
     ],
     folder: FolderOption,
     round_number: Annotated[int, typer.Option("--round", min=1, help="The round.")],
@@ -129,7 +134,8 @@ def told(data: Mapping[str, Any]) -> str:
     from federation.rules.audit import UTILITY_TOLERANCE
 
     names = data.get("sites", data["coalition"])
-    who = f"with only the updates of {', '.join(names)}" if names else "without any update"
+    shown = ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{len(names)} sites"
+    who = f"with only the updates of {shown}" if names else "without any update"
     logged, recomputed, allowed = data["logged_nats"], data["recomputed_nats"], float(UTILITY_TOLERANCE)
     apart = abs(logged - recomputed)
     meaning = (
@@ -171,6 +177,8 @@ def why(data: Mapping[str, Any]) -> tuple[str, ...]:
         steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
         if data["lower_bound"] is not None and data["value"] > _SMALL:
             steps.append(data["lower_bound"]["sentence"])
+        if "sampled" in data:
+            steps.append(data["sampled"]["sentence"])
     steps.append(_payment(data))
     if "fee_microcredits" in data:
         steps.append(f"For taking part, by the rounds that count, it was paid {in_credits(data['fee_microcredits'])}.")

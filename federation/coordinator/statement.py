@@ -19,8 +19,9 @@ from federation.rules.documents import ValueTable
 from federation.rules.merkle import inclusion_proof, verify_inclusion
 from federation.rules.rewards import pay
 from federation.rules.state import StudyState
-from federation.rules.statements import Statement, statement, whole_of, with_fee
+from federation.rules.statements import Statement, statement, whole_of, with_fee, with_sampling
 from federation.rules.study import open_plan
+from federation.rules.value_sample import redraw
 
 from .source import open_source
 
@@ -111,9 +112,26 @@ def _statement(state: StudyState, settlement: Settlement, tables: Mapping[int, V
         errors={state.site(did): Fraction(error, audit.UTILITY_UNIT) for did, error in errors.items()},
         z=reward.z,
     )
+    written = _told_sampling(written, state, tables, site)
     fees = {state.site(did): fee for did, fee in (reward.fees or {}).items()}
     paid = {each.site: each.fee or 0 for each in state.payments}
     return with_fee(written, paid[site], fees[site]) if fees else written
+
+
+def _told_sampling(written: Statement, state: StudyState, tables: Mapping[int, ValueTable], site: str) -> Statement:
+    """The statement with how sure its estimates are, where rounds of the site were sampled."""
+    did = next(did for did in state.weights if state.site(did) == site)
+    widths = {
+        number: Fraction(redraw(table, state.plan.valuation).values.half_widths[table.players.index(did)])
+        for number, table in tables.items()
+        if table.seed is not None and did in table.players
+    }
+    sampling = state.plan.valuation.sampling
+    if sampling is None or not widths:
+        return written
+    return with_sampling(
+        written, {number: width / audit.UTILITY_UNIT for number, width in widths.items()}, sampling.confidence
+    )
 
 
 def _rounds(written: Statement, state: StudyState) -> list[dict[str, Any]]:

@@ -43,6 +43,7 @@ class VerificationReport:
         references_recomputed: how many references were recomputed from the disclosed root set; None where there are
             none or the set is sealed.
         method: the plan's ``valuation.method``.
+        sampled: in how many rounds values are estimates from sampled coalitions.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
         rewards: site -> micro-credits, its fee included.
@@ -70,6 +71,7 @@ class VerificationReport:
     linear: bool
     references_recomputed: int | None
     method: str
+    sampled: int
     settled: bool
     values: dict[str, Fraction]
     rewards: dict[str, int]
@@ -131,6 +133,7 @@ class VerificationReport:
             ],
             "aggregation": {"rule": self.aggregation, "linear": self.linear, **self._references_json()},
             "method": self.method,
+            "sampled_rounds": self.sampled,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
             "rewards": dict(self.rewards),
@@ -162,7 +165,8 @@ class VerificationReport:
             lines.append(f"  references   {self._references()}")
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
-            lines.append(f"  values       {named} and payments recomputed from the published tables")
+            drawn = f" (estimates in {self.sampled} rounds, from samples drawn anew)" if self.sampled else ""
+            lines.append(f"  values       {named}{drawn} and payments recomputed from the published tables")
             lines.append(f"  utilities    {self._utilities()}")
             if self.z is not None:
                 lines.append(f"  certainty    {self._certainty(self.z)}")

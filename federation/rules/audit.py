@@ -17,12 +17,14 @@ from federation.rules.admission import check_arrays, parameter_count
 from federation.rules.aggregation import Rule, aggregate, norm_within, rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.clusters import quotient
-from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
+from federation.rules.documents import TABLE_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
 from federation.rules.payouts import fees_due
 from federation.rules.rewards import lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
+from federation.rules.terms import Valuation
+from federation.rules.value_sample import is_sampled, redraw, seed_of, values_of
 from federation.rules.vectors import pack_vector, unpack_vector
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
@@ -88,11 +90,26 @@ def open_table(done: ClosedRound, state: StudyState, data: bytes) -> ValueTable:
     Raises:
         PeerError: other bytes than were committed, or a table of another round or of other players.
     """
-    return read_table(data, name=done.value_table, study=state.study, number=done.number, players=done.admitted)
+    table = read_table(
+        data,
+        name=done.value_table,
+        study=state.study,
+        number=done.number,
+        players=done.admitted,
+        valuation=state.plan.valuation,
+    )
+    if table.seed not in (None, seed_of(state.study, done.number, done.commitments)):
+        raise PeerError(
+            f"the value table of round {done.number} is of another sample than the log asks for.",
+            remedy="Keep the log as evidence: the coordinator chose its own sample.",
+        )
+    return table
 
 
-def read_table(data: bytes, *, name: str, study: str, number: int, players: Collection[str]) -> ValueTable:
-    """As :func:`open_table`, of a round that is known by what its closing entry says.
+def read_table(
+    data: bytes, *, name: str, study: str, number: int, players: Collection[str], valuation: Valuation
+) -> ValueTable:
+    """As :func:`open_table`, of a round that is known by what its closing entry says; its seed is not checked.
 
     Args:
         data: the table's bytes.
@@ -100,6 +117,7 @@ def read_table(data: bytes, *, name: str, study: str, number: int, players: Coll
         study: the study's id.
         number: the round's.
         players: did of every admitted party.
+        valuation: the plan's.
 
     Raises:
         PeerError: as :func:`open_table`.
@@ -107,10 +125,12 @@ def read_table(data: bytes, *, name: str, study: str, number: int, players: Coll
     where = f"the value table of round {number}"
     if sha256_hex(data) != name:
         raise PeerError(f"{where} is not the one that was committed.", remedy="Keep both as evidence.")
-    table = read(ValueTable, data, max_bytes=DOCUMENT_BYTES_MAX)
+    table = read(ValueTable, data, max_bytes=TABLE_BYTES_MAX)
     if table.study != study or table.round != number or table.players != tuple(sorted(players)):
         raise PeerError(f"{where} belongs to another round or to other players.", remedy="Keep it as evidence.")
-    if len(table.utilities) != 2 ** len(table.players):
+    if is_sampled(len(table.players)):
+        redraw(table, valuation)
+    elif table.seed is not None or len(table.utilities) != 2 ** len(table.players):
         raise PeerError(f"{where} does not have one utility for each coalition.", remedy="Keep it as evidence.")
     return table
 
@@ -143,9 +163,16 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
 
 
 def round_values(state: StudyState, table: ValueTable) -> dict[str, Fraction]:
-    """What each party's update of one round was worth, exact, in units of utility; clusters are valued as one."""
-    game = quotient(table.players, state.overlap.clusters, state.weights)
-    worth = game.values(table.utilities, state.plan.valuation.method)
+    """What each party's update of one round was worth, exact, in units of utility; clusters are valued as one.
+
+    Where the table is a sample: its estimates, which are exact figures too. No plan samples and compares people.
+    """
+    worth: Sequence[Fraction]
+    if state.overlap.clusters:
+        game = quotient(table.players, state.overlap.clusters, state.weights)
+        worth = game.values(table.utilities, state.plan.valuation.method)
+    else:
+        worth = values_of(table, state.plan.valuation)
     return {did: value / UTILITY_UNIT for did, value in zip(table.players, worth, strict=True)}
 
 

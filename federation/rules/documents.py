@@ -12,9 +12,11 @@ from federation.rules.canonical import sha256_hex, tagged_hash
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import read
+from federation.rules.terms import COALITIONS_MAX, PARTICIPANTS_MAX, TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Sha256Hex, Slug, Wire
 
 DOCUMENT_BYTES_MAX: Final = 256 * 1024
+TABLE_BYTES_MAX: Final = 1 << 20
 CHUNK_BYTES_MAX: Final = 1 << 20
 CHUNKS_MAX: Final = 4096
 
@@ -148,8 +150,10 @@ class OverlapReport(Signed):
 
     version: Literal[1] = 1
     study: StudyId
-    squares: Annotated[dict[Did, Annotated[int, Field(ge=0, le=2**53 - 1)]], Field(min_length=1, max_length=14)]
-    pairs: Annotated[tuple[PairProduct, ...], Field(max_length=91)] = ()
+    squares: Annotated[
+        dict[Did, Annotated[int, Field(ge=0, le=2**53 - 1)]], Field(min_length=1, max_length=TABLE_PLAYERS_MAX)
+    ]
+    pairs: Annotated[tuple[PairProduct, ...], Field(max_length=TABLE_PLAYERS_MAX * (TABLE_PLAYERS_MAX - 1) // 2)] = ()
 
     @classmethod
     def payload_type(cls) -> str:
@@ -172,18 +176,20 @@ class OverlapRefusal(Signed):
 
 
 class ValueTable(Wire):
-    """Utilities of every coalition of one round, times 2^40; committed by hash, opened at settlement.
+    """Utilities of the coalitions of one round, times 2^40; committed by hash, opened at settlement.
 
-    ``utilities[mask]`` is the utility of the coalition of the ``players[i]`` with bit i of ``mask`` set. The salt keeps
-    the hash from being searched while the table is closed.
+    Up to 14 players: of every coalition; ``utilities[mask]`` is that of the ``players[i]`` with bit i of ``mask`` set.
+    With more, ``seed`` is there, and the coalitions are those that it asks for (``value_sample``). The salt keeps the
+    hash from being searched while the table is closed.
     """
 
     version: Literal[1] = 1
     study: StudyId
     round: RoundNumber
-    players: Annotated[tuple[str, ...], Field(max_length=14)]
-    utilities: Annotated[tuple[int, ...], Field(min_length=1, max_length=2**14)]
+    players: Annotated[tuple[str, ...], Field(max_length=PARTICIPANTS_MAX)]
+    utilities: Annotated[tuple[int, ...], Field(min_length=1, max_length=COALITIONS_MAX)]
     salt: Hash
+    seed: Hash | None = None
 
 
 def open_signed(kind: type[S], data: bytes, *, signer: PublicKey | None = None) -> tuple[S, Envelope]:

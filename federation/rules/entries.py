@@ -17,6 +17,7 @@ from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.pledges import Case, TwoStudies
 from federation.rules.study import read
+from federation.rules.terms import PARTICIPANTS_MAX, TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
@@ -80,8 +81,8 @@ class OverlapReported(Wire):
 
 
 Groups = Annotated[
-    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=14)], ...],
-    Field(max_length=7),
+    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=TABLE_PLAYERS_MAX)], ...],
+    Field(max_length=TABLE_PLAYERS_MAX // 2),
 ]
 
 
@@ -97,7 +98,7 @@ class StudyStarted(Wire):
     """Participants, witnesses and weights are fixed; the first model is named."""
 
     kind: Literal["study-started"] = "study-started"
-    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=14)]
+    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=PARTICIPANTS_MAX)]
     base_model: Hash
 
 
@@ -127,9 +128,9 @@ class RoundOpened(Wire):
 
     kind: Literal["round-opened"] = "round-opened"
     base_model: Hash
-    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
+    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=PARTICIPANTS_MAX)]
     deadline: str
-    measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
+    measured: Annotated[tuple[Measured, ...], Field(max_length=PARTICIPANTS_MAX)] | None = None
     reference: Hash | None = None
 
 
@@ -187,7 +188,7 @@ class RoundClosed(Wire):
 
     kind: Literal["round-closed"] = "round-closed"
     outcome: Literal["aggregated", "no-quorum"]
-    updates: Annotated[dict[Did, Hash], Field(max_length=14)]
+    updates: Annotated[dict[Did, Hash], Field(max_length=PARTICIPANTS_MAX)]
     model: Hash
     value_table: Hash
 
@@ -224,7 +225,7 @@ class StudySettled(Wire):
 
     kind: Literal["study-settled"] = "study-settled"
     tables: Annotated[tuple[Hash, ...], Field(max_length=1000)]
-    payments: Annotated[tuple[Payment, ...], Field(max_length=14)]
+    payments: Annotated[tuple[Payment, ...], Field(max_length=PARTICIPANTS_MAX)]
     burned: Micro
 
 

@@ -54,8 +54,8 @@ def explain(plan: StudyPlan) -> str:
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
-            f"model on the sponsor's validation set ({valued}).{_bound(plan)} A share below {share} % of them is "
-            f"burned, like all that is not paid.{_fees(plan)}"
+            f"model on the sponsor's validation set ({valued}).{_sampled(plan)}{_bound(plan)} A share below {share} % "
+            f"of them is burned, like all that is not paid.{_fees(plan)}"
         ),
         *_stake(plan),
         *_voting(plan),
@@ -172,6 +172,18 @@ def _attendance(plan: StudyPlan) -> str:
     if plan.rounds.attendance is None:
         return ""
     return "Your node need not stay online: a visit within each of these times is enough. "
+
+
+def _sampled(plan: StudyPlan) -> str:
+    """That values are estimates, in one sentence, where they are."""
+    sampling = plan.valuation.sampling
+    if sampling is None:
+        return ""
+    return (
+        " A round of more than 14 institutions is valued from groups of them, drawn by a public rule from the log, "
+        f"until each value is known to within {plain_decimal(sampling.precision)} nats (at "
+        f"{plain_decimal(sampling.confidence * 100)} %), or {sampling.coalitions_max} groups are drawn."
+    )
 
 
 def _bound(plan: StudyPlan) -> str:

@@ -287,6 +287,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
         reference=current.reference,
+        commitments=current.commitments,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 

@@ -53,6 +53,7 @@ class ClosedRound:
     refused: Mapping[str, str]
     entry_index: int
     reference: str | None = None
+    commitments: Mapping[str, str] = field(default_factory=dict)
 
 
 SlashStatus = Literal["pending", "answered", "burned"]

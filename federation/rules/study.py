@@ -18,6 +18,8 @@ from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, Trans
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.schema import SchemaContract
 from federation.rules.terms import (
+    COALITIONS_MAX,
+    TABLE_PLAYERS_MAX,
     Aggregation,
     Cohort,
     ConsentTerms,
@@ -31,6 +33,7 @@ from federation.rules.terms import (
     Validation,
     Valuation,
     Voting,
+    coalitions_needed,
 )
 from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
@@ -95,6 +98,31 @@ class StudyPlan(Wire):
         return self
 
     @model_validator(mode="after")
+    def _valued(self) -> "StudyPlan":
+        """Beyond 14 institutions values are sampled: whether what the plan asks for can be had."""
+        count, sampling, method = self.rounds.participants, self.valuation.sampling, self.valuation.method
+        if (count > TABLE_PLAYERS_MAX) != (sampling is not None):
+            needed = "is needed" if sampling is None else "has no meaning"
+            raise ValueError(f"valuation.sampling {needed} with {count} participants (more than 14 are sampled)")
+        if sampling is None:
+            return self
+        if self.overlap is not None:
+            raise ValueError(f"overlap cannot go with valuation.sampling: at most {TABLE_PLAYERS_MAX} participants")
+        least = coalitions_needed(method, count)
+        if sampling.coalitions_max < least:
+            raise ValueError(
+                f"valuation.sampling.coalitions_max: {method} of {count} participants needs {least} or more"
+                f"{'' if least <= COALITIONS_MAX else f', above the limit of {COALITIONS_MAX}: use shapley'}"
+            )
+        if self.reward.pay == "lower-bound" and method != "shapley":
+            raise ValueError(f"reward.pay: lower bounds of more than 14 participants need shapley, not {method}")
+        if count * size(self.model, self.schema_contract.inputs) > TABLE_PLAYERS_MAX * PARAMETERS_MAX:
+            raise ValueError(
+                f"model: with {count} participants at most {TABLE_PLAYERS_MAX * PARAMETERS_MAX // count} parameters"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lattice(self) -> "StudyPlan":
         steps = self.privacy.clip * self.training.local_steps * self.training.learning_rate
         bound_max = Decimal(2**20)
@@ -156,7 +184,7 @@ class Agreement(Wire):
     nominal_cohort: Annotated[int, Field(ge=1, le=10**9)]
     signed_at: str
     overlap_key: Sha256Hex | None = None
-    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=13)] | None = None
+    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=TABLE_PLAYERS_MAX - 1)] | None = None
 
     def sign(self, key: PrivateKey) -> Envelope:
         """The agreement, signed by the institution."""

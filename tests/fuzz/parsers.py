@@ -157,7 +157,9 @@ from federation.rules.replay import apply, begin, replay
 from federation.rules.sealing import open_sealed, seal, sealing_key
 from federation.rules.state import StudyState
 from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
+from federation.rules.terms import Valuation
 from federation.rules.validation import read_validation
+from federation.rules.value_sample import ValueSample, draw, redraw, seed_of
 from federation.settings import PartySettings, load_settings
 from federation.settlement.accounts import read_accounts
 from federation.settlement.addresses import checksummed
@@ -419,6 +421,7 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         ),
         **_compared(study, signed),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
+        "value table, sampled": Parser(_redrawn, (_sampled_table().to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
         "quantised vector": Parser(partial(unpack_quantised, length=4), (pack_quantised(vector),)),
         "sparse vector": Parser(partial(unpack_sparse, length=4, count=4), (pack_sparse(vector, 4),)),
@@ -519,6 +522,22 @@ def _logs(study: InMemoryStudy) -> dict[str, Parser]:
         "evidence": Parser(verify_evidence, tuple(evidence)),
         "evidence, signed anew": Parser(partial(_evidence, key), tuple(evidence)),
     }
+
+
+SAMPLED = Valuation.model_validate(
+    {"method": "shapley", "utility": "negative-log-loss", "sampling": {"precision": "0.01", "coalitions_max": 900}}
+)
+
+
+def _sampled_table() -> ValueTable:
+    seed = seed_of("study", 1, {})
+    sample = draw(15, lambda masks: [mask.bit_count() << 30 for mask in masks], SAMPLED, seed)
+    players = tuple(f"p{place:02}" for place in range(15))
+    return ValueTable(study="study", round=1, players=players, utilities=sample.utilities, salt=seed, seed=seed)
+
+
+def _redrawn(data: bytes) -> ValueSample:
+    return redraw(read(ValueTable, data), SAMPLED)
 
 
 def _challenges(study: InMemoryStudy) -> dict[str, Parser]:
