@@ -227,6 +227,7 @@ def test_a_wrong_field_is_named(before: str, after: str, named: str) -> None:
         (100, ('"shapley"', '"leave-one-out"'), ""),
         (15, ('"shapley"', '"leave-one-out"'), "lower bounds of more than 14 participants need shapley"),
         (15, ("precision = 0.001", "precision = 0"), "valuation.sampling.precision"),
+        (15, ("[valuation.sampling]", "[overlap]\n[valuation.sampling]"), "overlap cannot go with valuation.sampling"),
         (128, ('family = "logistic"', 'family = "mlp"\nhidden = [256, 256, 256]'), "at most 114688 parameters"),
     ],
 )
