@@ -268,7 +268,7 @@ class Contribution:
             data = check_data(load_dataset(entry), self._plan.schema_contract, subject_column=entry.subject_column)
         except OperatorError as error:
             raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
-        return data.of_part(self._plan.cohort.part)
+        return data.of_part(self._plan.trained_on)
 
     def _select(self, data: CheckedData, now: datetime, number: int) -> Selection:
         """Ask every subject's consent, now; from here on the round is in flight for whoever is eligible."""

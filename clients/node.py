@@ -20,6 +20,7 @@ from clients.erasure import forget_erased
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
+from clients.scoring import Scoring
 from clients.storage import StudyMembership
 from clients.witness import Witness
 from consent.cosigning import ConsentLogWitness
@@ -35,6 +36,8 @@ from federation.coordinator.protocols import (
     JOIN,
     PLAN_REPLY_BYTES_MAX,
     REVOCATION,
+    SCORES,
+    SCORES_COMMITMENT,
     JoinRequest,
 )
 from federation.coordinator.relay import ask_through
@@ -169,6 +172,19 @@ class Node:
             agreed=lambda: not self._membership().revocation,
             await_grants=self._await_grants,
         )
+        self._scoring = Scoring(
+            plan=self._plan,
+            agreement=agreement,
+            key=parts.key,
+            engine=parts.engine,
+            registry=parts.registry,
+            participation=self._participation,
+            fetch=self._fetch,
+            noise=parts.noise,
+            clock=parts.clock,
+            dataset=membership.dataset or None,
+            await_grants=self._await_grants,
+        )
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
@@ -190,6 +206,7 @@ class Node:
         self._delivered = b""
         self._problem = self._away = ""
         self._refused_at: datetime | None = None
+        self._scored: tuple[bool, datetime] | None = None
 
     @property
     def witness(self) -> Witness:
@@ -256,6 +273,8 @@ class Node:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
             forget_erased(self._parts.engine, self._parts.registry)
+            if there and not membership.revocation:
+                self._score(now)
             self._away = ""
         except UnavailableError as error:  # the registry's server is away: rounds are refused, and this goes on
             if self._away != error.message:
@@ -318,6 +337,25 @@ class Node:
             return
         self._delivered, self._refused_at = document, None
         self._problem = ""
+
+    def _score(self, now: datetime) -> None:
+        """Bring the panel what it waits for; what does not arrive is brought again after a while."""
+        panel = self._witness.state.panel
+        if panel is None:
+            return
+        waiting = self._scored is not None and (now - self._scored[1]).total_seconds() < _REFUSED_AGAIN_S
+        if waiting and self._scored is not None and self._scored[0] == panel.closed:
+            return
+        try:
+            due = self._scoring.due(self._witness.state)
+            if due is None:
+                return
+            shown, document = due
+            protocol = SCORES if shown else SCORES_COMMITMENT
+            self._parts.exchange.request(self._coordinator, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+        except AccordError as error:
+            logger.warning("this node does not score: %s", error.message)
+        self._scored = panel.closed, now
 
     def _fetch(self, name: str) -> bytes:
         """A blob, from this node's store, else from the coordinator."""

@@ -68,10 +68,10 @@ def check(directory: DirOption, plan: PlanOption = None, name: NameOption = None
     study = _plan(engine, plan)
     entry = find_dataset(engine, name)
     checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)
-    used = checked.of_part(study.cohort.part)
+    used = checked.of_part(study.trained_on)
     data = {"dataset": entry.name, "study": study.study_id, **used.summary(study.schema_contract)}
-    if study.cohort.part is not None:
-        data["part"] = study.cohort.part
+    if study.trained_on:
+        data["part"] = study.trained_on
     emit(data, as_json=as_json, text=_text(data))
 
 

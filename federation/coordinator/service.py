@@ -27,6 +27,7 @@ from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory, system_clock
 from .membership import Membership
+from .panel import PanelRunner
 from .pausing import Pause
 from .protocols import (
     AGREEMENT,
@@ -35,6 +36,8 @@ from .protocols import (
     JOIN,
     JOIN_BYTES_MAX,
     REVOCATION,
+    SCORES,
+    SCORES_COMMITMENT,
 )
 from .relay import Relay
 from .rounds import RoundRunner
@@ -83,6 +86,7 @@ class StudyService:
         plan = parts.history.state.plan
         self._valuer = Valuer(plan=plan, validation=parts.validation, blobs=parts.blobs, sealed=parts.sealed)
         self._witnessing = Witnessing(parts.history, parts.exchange)
+        self._panel = PanelRunner(parts.history) if plan.valuation.panel else None
         self._rounds = RoundRunner(
             history=parts.history,
             exchange=parts.exchange,
@@ -104,6 +108,9 @@ class StudyService:
         exchange.serve(JOIN, membership.join, max_bytes=JOIN_BYTES_MAX, strangers=True)
         exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
+        if self._panel is not None:
+            exchange.serve(SCORES_COMMITMENT, self._panel.commit, max_bytes=DOCUMENT_BYTES_MAX)
+            exchange.serve(SCORES, self._panel.show, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(CHECKPOINT, lambda _peer, _payload: self._history.newest_note(), max_bytes=0)
         serve_blobs(exchange, self._parts.blobs)
         serve_probe(exchange, system_clock)
@@ -212,11 +219,19 @@ class StudyService:
         return {did for did, seen in self._visits.items() if now - seen <= rounds.deadline_s}
 
     def _settle(self, state: StudyState) -> bool:
-        """Settle once a quorum of witnesses has cosigned the last round."""
+        """Settle once a quorum of witnesses has cosigned the last round, and a panel has scored where there is one."""
+        if self._panel is not None and state.panel is not None and not self._panel.done():
+            stepped = self._panel.step()
+            self._cosign(again_s=0 if stepped else _COSIGN_AGAIN_S)
+            return stepped
         if not self._witnessing.final():
             self._cosign(again_s=_COSIGN_AGAIN_S)
             if not self._witnessing.final():
                 return False
+        if self._panel is not None and state.panel is None:
+            self._panel.step()
+            self._cosign(again_s=0)
+            return True
         self._history.append(self._valuer.settlement(state))
         self._cosign(again_s=0)
         return True

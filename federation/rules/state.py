@@ -7,7 +7,7 @@ from typing import Literal
 
 from federation.errors import PeerError
 from federation.rules import admission
-from federation.rules.documents import Update
+from federation.rules.documents import Scores, Update
 from federation.rules.entries import Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
@@ -47,6 +47,26 @@ class ClosedRound:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelState:
+    """The panel, once its study's rounds are over: who may score, who committed (did -> commitment), what was shown.
+
+    ``deadline`` is that of the phase: of commitments, then of showing.
+    """
+
+    members: tuple[str, ...]
+    deadline: datetime
+    closed: bool = False
+    commitments: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, Scores] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Who may still commit, or has still to show; sorted."""
+        due, done = (self.commitments, self.shown) if self.closed else (self.members, self.commitments)
+        return tuple(sorted(set(due) - set(done)))
+
+
+@dataclass(frozen=True, slots=True)
 class StudyState:
     """All that the log says so far about one study. Parties are did strings."""
 
@@ -62,6 +82,7 @@ class StudyState:
     model: str | None = None
     first_model: str | None = None
     round: RoundState | None = None
+    panel: PanelState | None = None
     closed: tuple[ClosedRound, ...] = ()
     consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
     payments: tuple[Payment, ...] = ()

@@ -1,0 +1,166 @@
+"""A panel's scores -> values and shares of the pool: institutions score each other, and nobody scores itself.
+
+Every member scores all players on people whom it held back: one number a player, its Shapley value over the whole
+study on those people, noised. A table is one member's numbers. From the tables that were shown:
+
+- **value** of a player: the others' numbers, each cut to within the plan's band around their weighted lower median,
+  and averaged by weight. Its own table is not among them. A weight counts at most as much as the other scorers'
+  together, so that one alone never makes a median.
+- **whole**: what a player's value is a part of. The others' totals (of their positive numbers) estimate what all
+  achieved together; the largest counts, up to twice their weighted upper median. Where the values that the player's own
+  table could reach at most add up to more, that counts instead.
+- **share** of the pool: value over whole. Shares add up to at most 1. What is missing is nobody's, and is burned: so
+  the values are *efficient* with the unattributed rest, and pushing others down does not push anybody up.
+
+Proved (and tested): a member's own table changes nothing about its own share, whatever is in it. So scoring oneself,
+scoring at random and copying somebody gain nothing. One liar among three or more scorers of a player moves its value at
+most to the range of the others, and up only to the largest of their numbers; pool and weights do not change that. (With
+``band`` above 0, to that and the band.) Only measured: what two members gain who agree (``docs/benchmarks.md``); it is
+bounded by how far honest members disagree, and is not nothing. What is not prevented: two of four can take pay from the
+others, which is burned.
+
+Impartial shares of a pool: de Clippel, Moulin and Tideman (2008), "Impartial division of a dollar", Journal of Economic
+Theory 139:176. There all of it is divided; here the rest is burned, in exchange for medians.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final, TypeAlias
+
+from federation.rules.rewards import Payments
+
+UTILITY_UNIT: Final = 1 << 40
+_TOTALS_APART_MAX: Final = 2
+"""A total counts up to this many times their median: a vandal takes at most half of what others are paid."""
+
+Tables: TypeAlias = Mapping[str, Mapping[str, int]]
+"""Member -> player -> score in 2^-40 nats; a member is a player, and scores all players."""
+
+_Scores: TypeAlias = Sequence[tuple[int | None, int]]
+"""(score, weight) of one player; None: a score above all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a panel found.
+
+    Attributes:
+        values: player -> value in nats.
+        wholes: player -> what its value is a part of, in nats.
+        shares: player -> share of the pool, 0 to 1; together at most 1.
+    """
+
+    values: dict[str, Fraction]
+    wholes: dict[str, Fraction]
+    shares: dict[str, Fraction]
+
+
+def score(players: Sequence[str], tables: Tables, weights: Mapping[str, int], *, band: Decimal, quorum: int) -> Scored:
+    """Combine the tables that were shown.
+
+    Args:
+        players: everybody who may be paid.
+        tables: of those members who showed theirs.
+        weights: player -> weight, positive; the plan's.
+        band: the plan's ``valuation.panel.band``, in nats.
+        quorum: with fewer tables every value and share is 0. At least 3: a player then has two scorers or more.
+    """
+    names = sorted(players)
+    zero = dict.fromkeys(names, Fraction(0))
+    if len(tables) < quorum:
+        return Scored(values=zero, wholes=dict(zero), shares=dict(zero))
+    width = Fraction(band) * UTILITY_UNIT
+    values = {name: _value(_of(name, tables, weights), width) for name in names}
+    wholes, shares = {}, {}
+    for name in names:
+        reached = sum(
+            (max(Fraction(0), _value(_of(other, tables, weights, highest=name), width)) for other in names), Fraction(0)
+        )
+        wholes[name] = max(reached, _total(name, tables, weights))
+        shares[name] = max(Fraction(0), values[name]) / wholes[name] if wholes[name] else Fraction(0)
+    return Scored(
+        values={name: value / UTILITY_UNIT for name, value in values.items()},
+        wholes={name: whole / UTILITY_UNIT for name, whole in wholes.items()},
+        shares=shares,
+    )
+
+
+def pay_shares(shares: Mapping[str, Fraction], pool: int, minimum_share: Decimal) -> Payments:
+    """Pay out shares that add up to at most 1, each rounded down; the rest is burned.
+
+    Args:
+        shares: name -> share of the pool.
+        pool: micro-credits.
+        minimum_share: whoever has less gets nothing.
+    """
+    minimum = Fraction(minimum_share)
+    rewards = {
+        name: share.numerator * pool // share.denominator if share >= minimum else 0
+        for name, share in sorted(shares.items())
+    }
+    return Payments(rewards=rewards, burned=pool - sum(rewards.values()), shares=dict(sorted(shares.items())))
+
+
+def lower_median(scores: _Scores) -> int | None:
+    """The smallest score at which half of the weight is reached."""
+    return _weighted(scores, beyond=False)
+
+
+def upper_median(scores: _Scores) -> int | None:
+    """The smallest score at which more than half of the weight is reached."""
+    return _weighted(scores, beyond=True)
+
+
+def capped(scores: _Scores) -> list[tuple[int | None, int]]:
+    """The same with no weight above that of all others together (of a single one: its own)."""
+    whole = sum(weight for _, weight in scores)
+    return [(each, min(weight, whole - weight) or weight) for each, weight in scores]
+
+
+def _of(player: str, tables: Tables, weights: Mapping[str, int], *, highest: str = "") -> list[tuple[int | None, int]]:
+    """The others' scores of a player, with their weights; ``highest`` may say what it likes, and says infinity."""
+    found = [
+        (None if member == highest else table[player], weights[member])
+        for member, table in sorted(tables.items())
+        if member != player
+    ]
+    return capped(found)
+
+
+def _value(scores: _Scores, band: Fraction) -> Fraction:
+    """Cut to the band around the median, and averaged; in the scores' unit.
+
+    At least two scorers, none with more than half of the weight: so one of them that says infinity is not the median.
+    """
+    middle = lower_median(scores)
+    if middle is None:
+        raise ValueError("a score above all others was the median")
+    cut = (
+        (middle + band if each is None else min(max(Fraction(each), middle - band), middle + band), weight)
+        for each, weight in scores
+    )
+    total = sum((number * weight for number, weight in cut), Fraction(0))
+    return total / sum(weight for _, weight in scores)
+
+
+def _total(name: str, tables: Tables, weights: Mapping[str, int]) -> int:
+    """What all achieved together, as the others than ``name`` saw it; in 2^-40 nats."""
+    totals = [
+        (sum(max(0, each) for each in table.values()), weights[member])
+        for member, table in sorted(tables.items())
+        if member != name
+    ]
+    middle = upper_median(capped(totals))
+    return min(max(total for total, _ in totals), _TOTALS_APART_MAX * (middle or 0))
+
+
+def _weighted(scores: _Scores, *, beyond: bool) -> int | None:
+    half = sum(weight for _, weight in scores)
+    reached = 0
+    for each, weight in sorted(scores, key=lambda pair: (pair[0] is None, pair[0] or 0)):
+        reached += 2 * weight
+        if reached > half or (reached == half and not beyond):
+            return each
+    raise ValueError("there is no score")
