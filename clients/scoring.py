@@ -137,9 +137,7 @@ class Scoring:
             study=plan.study_id,
             model=state.model or "",
             players=players,
-            values=release_scores(
-                steps, plan, players=len(players), nominal_cohort=self._agreement.nominal_cohort
-            ),
+            values=release_scores(steps, plan, players=len(players), nominal_cohort=self._agreement.nominal_cohort),
             event=scores_event(plan),
             nonce=secrets.token_hex(NONCE_BYTES),
             code_hash=code_hash(),
@@ -166,7 +164,7 @@ class Scoring:
         study = self._plan.study_id
         charge = self._budget.charge(study, number)
         if charge is not None and charge.state in (State.STARTED, State.COMMITTED):
-            raise PrivacyError("Scoring was interrupted; it stays charged and is not repeated.", remedy="Nothing to do.")
+            raise PrivacyError("Scoring was interrupted, stays charged and is not repeated.", remedy="Nothing to do.")
         self._budget.reserve(study, number, scores_event(self._plan))
         self._budget.start(study, number)
 

@@ -1,15 +1,14 @@
 """The one door: what is learnt from data leaves a site through :func:`release`, or, once, :func:`release_scores`.
 
 What goes in is already differentially private; bounding the norm and rounding to the lattice are post-processing. What
-comes out holds exactly the plan's trainable parameters, or one score for each institution, and nothing else: no buffers,
-no metrics, no counts.
+comes out holds exactly the plan's trainable parameters, or one score for each institution, and nothing else: no
+buffers, no metrics, no counts.
 """
 
 from fractions import Fraction
 
 import numpy as np
 
-from clients.privacy.lattice import step_of
 from federation.errors import PrivacyError
 from federation.learning.models import parameter_count
 from federation.rules.aggregation import clip_to_norm, norm_within
@@ -62,6 +61,8 @@ def release_scores(steps: Integers, plan: StudyPlan, *, players: int, nominal_co
     Raises:
         PrivacyError: another length or type than one number for each player, or a plan without a panel.
     """
+    from clients.privacy.lattice import step_of  # torch: only here, where it is needed
+
     panel = plan.valuation.panel
     if panel is None or steps.dtype != np.int64 or steps.shape != (players,):
         raise _refused(f"scores have shape {steps.shape} of {steps.dtype} where the study has {players} institutions")

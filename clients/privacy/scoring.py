@@ -11,8 +11,8 @@ moves the sum by the length of g (L2). Without a bound that can be much: utiliti
 
     |g| <= R B sqrt((1 + K^2) / N),    K = N / (2 sqrt(N - 1)) * sum over s = 1 .. N - 1 of 1 / sqrt(s (N - s))
 
-in R rounds (:func:`longest`): for w of length 1 and mean m, ``w . phi`` is at most B times the sum over sizes s of the mean,
-over coalitions S of that size, of the positive part of mean(w in S) - mean(w outside S). For 0 < s < N that
+in R rounds (:func:`longest`): for w of length 1 and mean m, ``w . phi`` is at most B times the sum over sizes s of the
+mean, over coalitions S of that size, of the positive part of mean(w in S) - mean(w outside S). For 0 < s < N that
 difference has mean 0 and variance at most (1 - N m^2) N / (s (N - s)(N - 1)); its positive part averages half of its
 magnitude. Sizes 0 and N add |m|. The largest sum over m is the bound (Cauchy-Schwarz); for N = 2 it is reached.
 

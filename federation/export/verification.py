@@ -45,6 +45,7 @@ from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
+from federation.rules.state import StudyState
 from federation.rules.validation import read_validation
 
 
@@ -114,9 +115,17 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         },
         ledger=state.ledger.to_json(),
         utilities_recomputed=utilities,
+        scored_by=_scored_by(state),
         files=len(files.sizes),
         size_bytes=sum(files.sizes.values()),
     )
+
+
+def _scored_by(state: StudyState) -> tuple[str, ...] | None:
+    if state.plan.valuation.panel is None:
+        return None
+    shown = state.panel.shown if state.panel is not None else {}
+    return tuple(sorted(map(state.site, shown)))
 
 
 def _entries(files: ExportFolder) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""A panel's scores -> values and shares of the pool: institutions score each other, and nobody scores itself.
+"""A panel's scores -> values and shares of the pool: institutions score each other, and own scores do not count.
 
 Every member scores all players on people whom it held back: one number a player, its Shapley value over the whole
 study on those people, noised. A table is one member's numbers. From the tables that were shown:
@@ -7,17 +7,16 @@ study on those people, noised. A table is one member's numbers. From the tables 
   and averaged by weight. Its own table is not among them. A weight counts at most as much as the other scorers'
   together, so that one alone never makes a median.
 - **whole**: what a player's value is a part of. The others' totals (of their positive numbers) estimate what all
-  achieved together; the largest counts, up to twice their weighted upper median. Where the values that the player's own
-  table could reach at most add up to more, that counts instead.
+  achieved together; the largest counts, up to twice their weighted upper median. Where the values that the player could
+  bring about at most, by any table of its own or by none, add up to more, that counts instead.
 - **share** of the pool: value over whole. Shares add up to at most 1. What is missing is nobody's, and is burned: so
   the values are *efficient* with the unattributed rest, and pushing others down does not push anybody up.
 
-Proved (and tested): a member's own table changes nothing about its own share, whatever is in it. So scoring oneself,
-scoring at random and copying somebody gain nothing. One liar among three or more scorers of a player moves its value at
-most to the range of the others, and up only to the largest of their numbers; pool and weights do not change that. (With
-``band`` above 0, to that and the band.) Only measured: what two members gain who agree (``docs/benchmarks.md``); it is
-bounded by how far honest members disagree, and is not nothing. What is not prevented: two of four can take pay from the
-others, which is burned.
+Proved, and tested: a member's own table changes nothing about its own share, whatever is in it, nor does showing none
+while there is a quorum. So scoring oneself, scoring at random, copying somebody and withholding gain nothing. One liar
+among three or more scorers moves a value at most to the largest or smallest of the honest numbers (and by the band).
+Only measured (``docs/benchmarks.md``): what two members gain who agree. It is bounded by how far honest members
+disagree, and is not nothing. Not prevented: two of four can take pay from the others; it is burned.
 
 Impartial shares of a pool: de Clippel, Moulin and Tideman (2008), "Impartial division of a dollar", Journal of Economic
 Theory 139:176. There all of it is divided; here the rest is burned, in exchange for medians.
@@ -73,12 +72,12 @@ def score(players: Sequence[str], tables: Tables, weights: Mapping[str, int], *,
         return Scored(values=zero, wholes=dict(zero), shares=dict(zero))
     width = Fraction(band) * UTILITY_UNIT
     values = {name: _value(_of(name, tables, weights), width) for name in names}
-    wholes, shares = {}, {}
+    wholes: dict[str, Fraction] = {}
+    shares: dict[str, Fraction] = {}
     for name in names:
-        reached = sum(
-            (max(Fraction(0), _value(_of(other, tables, weights, highest=name), width)) for other in names), Fraction(0)
-        )
-        wholes[name] = max(reached, _total(name, tables, weights))
+        others = {member: table for member, table in tables.items() if member != name}
+        reached = max(_sum(names, others, weights, width, highest=highest) for highest in (name, ""))
+        wholes[name] = max(reached, Fraction(_total(others, weights)))
         shares[name] = max(Fraction(0), values[name]) / wholes[name] if wholes[name] else Fraction(0)
     return Scored(
         values={name: value / UTILITY_UNIT for name, value in values.items()},
@@ -120,13 +119,19 @@ def capped(scores: _Scores) -> list[tuple[int | None, int]]:
 
 
 def _of(player: str, tables: Tables, weights: Mapping[str, int], *, highest: str = "") -> list[tuple[int | None, int]]:
-    """The others' scores of a player, with their weights; ``highest`` may say what it likes, and says infinity."""
-    found = [
-        (None if member == highest else table[player], weights[member])
-        for member, table in sorted(tables.items())
-        if member != player
+    """The others' scores of a player, with their weights; ``highest``, if any, is one more and says infinity."""
+    found: list[tuple[int | None, int]] = [
+        (table[player], weights[member]) for member, table in sorted(tables.items()) if member != player
     ]
+    if highest not in ("", player):
+        found.append((None, weights[highest]))
     return capped(found)
+
+
+def _sum(names: Sequence[str], tables: Tables, weights: Mapping[str, int], band: Fraction, *, highest: str) -> Fraction:
+    """All positive values together, with one more member that scores everybody as high as can be, or without."""
+    found = (_value(_of(name, tables, weights, highest=highest), band) for name in names)
+    return sum((max(Fraction(0), value) for value in found), Fraction(0))
 
 
 def _value(scores: _Scores, band: Fraction) -> Fraction:
@@ -145,12 +150,10 @@ def _value(scores: _Scores, band: Fraction) -> Fraction:
     return total / sum(weight for _, weight in scores)
 
 
-def _total(name: str, tables: Tables, weights: Mapping[str, int]) -> int:
-    """What all achieved together, as the others than ``name`` saw it; in 2^-40 nats."""
+def _total(tables: Tables, weights: Mapping[str, int]) -> int:
+    """What all achieved together, as these members saw it; in 2^-40 nats."""
     totals = [
-        (sum(max(0, each) for each in table.values()), weights[member])
-        for member, table in sorted(tables.items())
-        if member != name
+        (sum(max(0, each) for each in table.values()), weights[member]) for member, table in sorted(tables.items())
     ]
     middle = upper_median(capped(totals))
     return min(max(total for total, _ in totals), _TOTALS_APART_MAX * (middle or 0))

@@ -44,7 +44,7 @@ def _closed(state: StudyState, entry: Entry, body: ScoresClosed) -> StudyState:
     panel = _panel(state)
     require(entry.round is None and entry.party is None, "closing has neither round nor party")
     require(not panel.closed, "commitments are closed already")
-    require(entry.at >= panel.deadline or not panel.awaited, "the deadline has not passed and somebody may still commit")
+    require(entry.at >= panel.deadline or not panel.awaited, "the deadline is to come and somebody may still commit")
     deadline = parse_instant(body.deadline)
     require(deadline > entry.at, "the deadline has passed already")
     return _with(state, replace(panel, closed=True, deadline=deadline))
@@ -86,7 +86,7 @@ def require_over(state: StudyState, entry: Entry) -> None:
         return
     panel = _panel(state)
     over = panel.closed and (entry.at >= panel.deadline or not panel.awaited)
-    require(over, "the deadline has not passed and somebody may still show its scores")
+    require(over, "the deadline is to come and somebody may still show its scores")
 
 
 def _panel(state: StudyState) -> PanelState:
