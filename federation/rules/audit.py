@@ -124,7 +124,7 @@ def panel_scores(state: StudyState) -> Scored:
         raise ValueError("the plan has no panel")
     shown = {} if state.panel is None else state.panel.shown
     tables = {did: dict(zip(each.players, each.values, strict=True)) for did, each in shown.items()}
-    return score(tuple(state.weights), tables, state.weights, band=panel.band, quorum=panel.quorum)
+    return score(tuple(state.weights), tables, state.weights, panel)
 
 
 def set_values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:

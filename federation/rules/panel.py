@@ -1,7 +1,8 @@
 """A panel's scores -> values and shares of the pool: institutions score each other, and own scores do not count.
 
 Every member scores all players on people whom it held back: one number a player, its Shapley value over the whole
-study on those people, noised. A table is one member's numbers. From the tables that were shown:
+study on those people, noised. A table is one member's numbers; none counts beyond the plan's clip, which no mean of
+clipped vectors exceeds. From the tables that were shown:
 
 - **value** of a player: the others' numbers, each cut to within the plan's band around their weighted lower median,
   and averaged by weight. Its own table is not among them. A weight counts at most as much as the other scorers'
@@ -16,7 +17,8 @@ Proved, and tested: a member's own table changes nothing about its own share, wh
 while there is a quorum. So scoring oneself, scoring at random, copying somebody and withholding gain nothing. One liar
 among three or more scorers moves a value at most to the largest or smallest of the honest numbers (and by the band).
 Only measured (``docs/benchmarks.md``): what two members gain who agree. It is bounded by how far honest members
-disagree, and is not nothing. Not prevented: two of four can take pay from the others; it is burned.
+disagree, and is not nothing. Not prevented: one of four that scores everybody high takes much of the others' pay (as
+far as the clip goes), two can take all of it; it is burned, and the tables stay in the log for all to see.
 
 Impartial shares of a pool: de Clippel, Moulin and Tideman (2008), "Impartial division of a dollar", Journal of Economic
 Theory 139:176. There all of it is divided; here the rest is burned, in exchange for medians.
@@ -29,16 +31,17 @@ from fractions import Fraction
 from typing import Final, TypeAlias
 
 from federation.rules.rewards import Payments
+from federation.rules.terms import Panel
 
 UTILITY_UNIT: Final = 1 << 40
 _TOTALS_APART_MAX: Final = 2
-"""A total counts up to this many times their median: a vandal takes at most half of what others are paid."""
+"""A total counts up to this many times their median, so that one high total alone does not decide."""
 
 Tables: TypeAlias = Mapping[str, Mapping[str, int]]
 """Member -> player -> score in 2^-40 nats; a member is a player, and scores all players."""
 
-_Scores: TypeAlias = Sequence[tuple[int | None, int]]
-"""(score, weight) of one player; None: a score above all others."""
+_Scores: TypeAlias = Sequence[tuple[int, int]]
+"""(score, weight) of one player."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +59,32 @@ class Scored:
     shares: dict[str, Fraction]
 
 
-def score(players: Sequence[str], tables: Tables, weights: Mapping[str, int], *, band: Decimal, quorum: int) -> Scored:
+def score(players: Sequence[str], tables: Tables, weights: Mapping[str, int], terms: Panel) -> Scored:
     """Combine the tables that were shown.
 
     Args:
         players: everybody who may be paid.
         tables: of those members who showed theirs.
         weights: player -> weight, positive; the plan's.
-        band: the plan's ``valuation.panel.band``, in nats.
-        quorum: with fewer tables every value and share is 0. At least 3: a player then has two scorers or more.
+        terms: the plan's ``valuation.panel``. With fewer tables than its quorum every value and share is 0; it is at
+            least 3, so that a player has two scorers or more.
     """
     names = sorted(players)
     zero = dict.fromkeys(names, Fraction(0))
-    if len(tables) < quorum:
+    if len(tables) < terms.quorum:
         return Scored(values=zero, wholes=dict(zero), shares=dict(zero))
-    width = Fraction(band) * UTILITY_UNIT
-    values = {name: _value(_of(name, tables, weights), width) for name in names}
+    limit, band = int(Fraction(terms.clip) * UTILITY_UNIT), Fraction(terms.band) * UTILITY_UNIT
+    within = {
+        member: {name: max(-limit, min(limit, each)) for name, each in table.items()}
+        for member, table in tables.items()
+    }
+    values = {name: _value(_of(name, within, weights), band) for name in names}
     wholes: dict[str, Fraction] = {}
     shares: dict[str, Fraction] = {}
     for name in names:
-        others = {member: table for member, table in tables.items() if member != name}
-        reached = max(_sum(names, others, weights, width, highest=highest) for highest in (name, ""))
+        others = {member: table for member, table in within.items() if member != name}
+        highest = others | {name: dict.fromkeys(names, limit)}
+        reached = max(_sum(names, each, weights, band) for each in (others, highest))
         wholes[name] = max(reached, Fraction(_total(others, weights)))
         shares[name] = max(Fraction(0), values[name]) / wholes[name] if wholes[name] else Fraction(0)
     return Scored(
@@ -102,67 +110,52 @@ def pay_shares(shares: Mapping[str, Fraction], pool: int, minimum_share: Decimal
     return Payments(rewards=rewards, burned=pool - sum(rewards.values()), shares=dict(sorted(shares.items())))
 
 
-def lower_median(scores: _Scores) -> int | None:
+def lower_median(scores: _Scores) -> int:
     """The smallest score at which half of the weight is reached."""
     return _weighted(scores, beyond=False)
 
 
-def upper_median(scores: _Scores) -> int | None:
+def upper_median(scores: _Scores) -> int:
     """The smallest score at which more than half of the weight is reached."""
     return _weighted(scores, beyond=True)
 
 
-def capped(scores: _Scores) -> list[tuple[int | None, int]]:
+def capped(scores: _Scores) -> list[tuple[int, int]]:
     """The same with no weight above that of all others together (of a single one: its own)."""
     whole = sum(weight for _, weight in scores)
     return [(each, min(weight, whole - weight) or weight) for each, weight in scores]
 
 
-def _of(player: str, tables: Tables, weights: Mapping[str, int], *, highest: str = "") -> list[tuple[int | None, int]]:
-    """The others' scores of a player, with their weights; ``highest``, if any, is one more and says infinity."""
-    found: list[tuple[int | None, int]] = [
-        (table[player], weights[member]) for member, table in sorted(tables.items()) if member != player
-    ]
-    if highest not in ("", player):
-        found.append((None, weights[highest]))
-    return capped(found)
-
-
-def _sum(names: Sequence[str], tables: Tables, weights: Mapping[str, int], band: Fraction, *, highest: str) -> Fraction:
-    """All positive values together, with one more member that scores everybody as high as can be, or without."""
-    found = (_value(_of(name, tables, weights, highest=highest), band) for name in names)
-    return sum((max(Fraction(0), value) for value in found), Fraction(0))
+def _of(player: str, tables: Tables, weights: Mapping[str, int]) -> list[tuple[int, int]]:
+    """The others' scores of a player, with their weights."""
+    return capped([(table[player], weights[member]) for member, table in tables.items() if member != player])
 
 
 def _value(scores: _Scores, band: Fraction) -> Fraction:
-    """Cut to the band around the median, and averaged; in the scores' unit.
+    """Cut to the band around the median, and averaged; in the scores' unit."""
+    middle = Fraction(lower_median(scores))
+    if not band:
+        return middle
+    cut = (min(max(Fraction(each), middle - band), middle + band) * weight for each, weight in scores)
+    return sum(cut, Fraction(0)) / sum(weight for _, weight in scores)
 
-    At least two scorers, none with more than half of the weight: so one of them that says infinity is not the median.
-    """
-    middle = lower_median(scores)
-    if middle is None:
-        raise ValueError("a score above all others was the median")
-    cut = (
-        (middle + band if each is None else min(max(Fraction(each), middle - band), middle + band), weight)
-        for each, weight in scores
-    )
-    total = sum((number * weight for number, weight in cut), Fraction(0))
-    return total / sum(weight for _, weight in scores)
+
+def _sum(names: Sequence[str], tables: Tables, weights: Mapping[str, int], band: Fraction) -> Fraction:
+    """All positive values together."""
+    found = (_value(_of(name, tables, weights), band) for name in names)
+    return sum((max(Fraction(0), value) for value in found), Fraction(0))
 
 
 def _total(tables: Tables, weights: Mapping[str, int]) -> int:
     """What all achieved together, as these members saw it; in 2^-40 nats."""
-    totals = [
-        (sum(max(0, each) for each in table.values()), weights[member]) for member, table in sorted(tables.items())
-    ]
-    middle = upper_median(capped(totals))
-    return min(max(total for total, _ in totals), _TOTALS_APART_MAX * (middle or 0))
+    totals = [(sum(max(0, each) for each in table.values()), weights[member]) for member, table in tables.items()]
+    return min(max(total for total, _ in totals), _TOTALS_APART_MAX * upper_median(capped(totals)))
 
 
-def _weighted(scores: _Scores, *, beyond: bool) -> int | None:
+def _weighted(scores: _Scores, *, beyond: bool) -> int:
     half = sum(weight for _, weight in scores)
     reached = 0
-    for each, weight in sorted(scores, key=lambda pair: (pair[0] is None, pair[0] or 0)):
+    for each, weight in sorted(scores):
         reached += 2 * weight
         if reached > half or (reached == half and not beyond):
             return each

@@ -99,9 +99,12 @@ def play(plan: StudyPlan, seed: int, shuffled: bool) -> Played:
     return Played(gains, on_set, nominal, weights)
 
 
+def terms(clip: Decimal) -> Panel:
+    return Panel(held_out=PART, clip=clip, quorum=3)
+
+
 def with_panel(plan: StudyPlan, clip: Decimal) -> StudyPlan:
-    panel = Panel(held_out=PART, clip=clip, quorum=3)
-    return plan.model_copy(update={"valuation": plan.valuation.model_copy(update={"panel": panel})})
+    return plan.model_copy(update={"valuation": plan.valuation.model_copy(update={"panel": terms(clip)})})
 
 
 def tables_of(study: Played, plan: StudyPlan, clip: Decimal, noise: NoiseSource) -> Tables:
@@ -115,8 +118,8 @@ def tables_of(study: Played, plan: StudyPlan, clip: Decimal, noise: NoiseSource)
     return result
 
 
-def shares(tables: Tables, weights: Mapping[str, int]) -> dict[str, Fraction]:
-    return score(PLAYERS, tables, weights, band=Decimal(0), quorum=3).shares
+def shares_by(clip: Decimal) -> Callable[[Tables, Mapping[str, int]], dict[str, Fraction]]:
+    return lambda tables, weights: score(PLAYERS, tables, weights, terms(clip)).shares
 
 
 def plain_shares(tables: Tables, weights: Mapping[str, int]) -> dict[str, Fraction]:
@@ -171,16 +174,18 @@ def best(found: Mapping[str, Floats]) -> str:
     return f"{values.mean():+.1f} ± {1.96 * values.std() / np.sqrt(len(values)):.1f} ({name})"
 
 
-def alone(studies: list[tuple[Tables, Mapping[str, int]]]) -> tuple[float, float]:
+def alone(
+    studies: list[tuple[Tables, Mapping[str, int]]], pay: Callable[..., Mapping[str, Fraction]]
+) -> tuple[float, float]:
     """The largest change, over everything, that copying somebody's table, or showing none, makes to one's own pay."""
     copied = withheld = 0.0
     for tables, weights in studies:
-        honest = shares(tables, weights)
+        honest = pay(tables, weights)
         for name in PLAYERS:
             for other in PLAYERS:
-                copied = max(copied, abs(float(shares(tables | {name: tables[other]}, weights)[name] - honest[name])))
+                copied = max(copied, abs(float(pay(tables | {name: tables[other]}, weights)[name] - honest[name])))
             rest = {member: table for member, table in tables.items() if member != name}
-            withheld = max(withheld, abs(float(shares(rest, weights)[name] - honest[name])))
+            withheld = max(withheld, abs(float(pay(rest, weights)[name] - honest[name])))
     return copied, withheld
 
 
@@ -188,7 +193,7 @@ def told(title: str, played: list[Played], plan: StudyPlan, clip: Decimal, noise
     """Two rows: closeness and pay of the honest, and gains of liars."""
     repeats = 1 if noise is NONE else draws
     drawn = [(study, tables_of(study, plan, clip, noise)) for study in played for _ in range(repeats)]
-    found = [score(PLAYERS, tables, s.weights, band=Decimal(0), quorum=3) for s, tables in drawn]
+    found = [score(PLAYERS, tables, s.weights, terms(clip)) for s, tables in drawn]
     ranks = [
         stats.spearmanr([float(each.values[name]) for name in PLAYERS], study.on_set)[0]
         for each, (study, _) in zip(found, drawn, strict=True)
@@ -196,7 +201,8 @@ def told(title: str, played: list[Played], plan: StudyPlan, clip: Decimal, noise
     paid = np.array([[float(each.shares[name]) for name in PLAYERS] for each in found])
     values = np.array([[float(each.values[name]) for name in PLAYERS] for each in found])
     studies = [(tables, study.weights) for study, tables in drawn]
-    copied, withheld = alone(studies)
+    shares = shares_by(clip)
+    copied, withheld = alone(studies, shares)
     ones = np.concatenate(list(gained(studies, 1, shares).values()))
     rank = f"{np.nanmean(ranks):+.2f} ± {1.96 * np.nanstd(ranks) / np.sqrt(len(ranks)):.2f}"
     pay = ", ".join(f"{100 * each:.0f}" for each in paid.mean(axis=0))
