@@ -4,7 +4,7 @@ The four hospitals' study with the shipped training, noise, aggregation, scoring
 parties is left out. Every hospital holds back a quarter of its people (part 00) and scores all on them. Each seed draws
 the sponsor's fifth, the consents and the training noise anew; the scores' noise is drawn several times for each.
 
-    the hospitals      as they are: 34 % to 94 % of their patients are ill
+    hospitals          as they are: 34 % to 94 % of their patients are ill
     shuffled           the same patients dealt out to hospitals of the same sizes
 
 How close honest panel values are to the sponsor's set (Spearman's rank correlation of four values), and what a hospital
@@ -51,6 +51,7 @@ from federation.rules.parts import holds
 from federation.rules.study import StudyPlan
 from federation.rules.terms import Panel
 
+KINDS = ("hospitals", "shuffled")
 PART = "00"
 PLAYERS = tuple(sorted(SITES))
 NO_CLIP = Decimal(64)
@@ -222,18 +223,18 @@ def main() -> None:
     options.add_argument("--draws", type=int, default=3)
     options.add_argument("--clip", type=Decimal, default=Decimal("0.1"))
     options.add_argument("--epsilon", type=float, nargs="+", default=[3.0, 1.0])
+    options.add_argument("--sites", nargs="+", choices=KINDS, default=list(KINDS))
     chosen = options.parse_args()
     started = time.monotonic()
     print(f"Order of figures: {', '.join(PLAYERS)}. {chosen.seeds} studies each, {chosen.draws} draws of noise.\n")
     print("| sites, scores | rank correlation | values (nats) | paid, % of the pool | burned, % |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    for shuffled, epsilon in itertools.product((False, True), chosen.epsilon):
+    for kind, epsilon in itertools.product(chosen.sites, chosen.epsilon):
         plan = HEART.plan(epsilon=epsilon)
-        played = [play(plan, seed, shuffled) for seed in range(chosen.seeds)]
-        if seen := [study.on_set for study in played]:
-            title = f"{'shuffled' if shuffled else 'the hospitals'}, epsilon {epsilon:g}"
-            on_set = ", ".join(f"{each:+.3f}" for each in np.mean(seen, axis=0))
-            print(f"| {title}: the sponsor's set | | {on_set} | | |")
+        played = [play(plan, seed, kind == "shuffled") for seed in range(chosen.seeds)]
+        title = f"{kind}, epsilon {epsilon:g}"
+        on_set = ", ".join(f"{each:+.3f}" for each in np.mean([study.on_set for study in played], axis=0))
+        print(f"| {title}: the sponsor's set | | {on_set} | | |")
         for name, clip, noise in (
             ("no noise, no clip", NO_CLIP, NONE),
             (f"no noise, clip {chosen.clip}", chosen.clip, NONE),
