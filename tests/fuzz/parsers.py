@@ -12,8 +12,9 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +70,7 @@ from federation.network.probe import PROBE
 from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
 from federation.rules import events, merkle
+from federation.rules.accounting import scores_event
 from federation.rules.admission import check_update, consent_origin
 from federation.rules.canonical import canonical_bytes, parse, parse_canonical, sha256_hex
 from federation.rules.challenge import make_challenge, verify_challenge
@@ -81,7 +83,17 @@ from federation.rules.checkpoint import (
     parse_cosignature_line,
     sign_checkpoint,
 )
-from federation.rules.documents import Commitment, Refusal, Revocation, Signed, Update, ValueTable, open_signed
+from federation.rules.documents import (
+    Commitment,
+    Refusal,
+    Revocation,
+    Scores,
+    ScoresCommitment,
+    Signed,
+    Update,
+    ValueTable,
+    open_signed,
+)
 from federation.rules.entries import ENTRY_TYPE, Entry, UpdateAdmitted, UpdateCommitted, entry_id, open_entry
 from federation.rules.envelope import open_envelope, sign
 from federation.rules.equivocation import two_leaves, two_roots, verify_evidence
@@ -102,9 +114,11 @@ from federation.rules.offers import (
     open_outcome,
     open_price,
 )
+from federation.rules.panel_log import check_scores
 from federation.rules.replay import apply, begin
 from federation.rules.state import StudyState
 from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
+from federation.rules.terms import Panel
 from federation.rules.validation import read_validation
 from federation.settings import PartySettings, load_settings
 from federation.settlement.accounts import read_accounts
@@ -298,6 +312,24 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
     signed_manifest = sign_manifest(exported.files, study=plan.study_id, log_size=3, log_root=bytes(32), key=key)
     vector = np.arange(-2, 2, dtype=np.int64)
 
+    terms = plan.valuation.model_copy(update={"panel": Panel(held_out="00", clip=Decimal(1), quorum=3)})
+    state = replace(study.state, plan=plan.model_copy(update={"valuation": terms}))
+    players = tuple(sorted(state.weights))
+    scores = Scores(
+        study=state.study,
+        model=state.model or "",
+        players=players,
+        values=tuple(range(len(players))),
+        event=scores_event(state.plan),
+        nonce="0" * 64,
+        code_hash=plan.code_approved[0],
+    )
+
+    def scored(data: bytes) -> Any:
+        """As the log's rules check scores."""
+        shown, _ = open_signed(Scores, data)
+        return check_scores(state, shown)
+
     def signed(kind: type[Any], document: Any) -> Parser:
         return Parser(_resigned(kind.payload_type(), ash, partial(open_signed, kind)), (document.to_payload(),))
 
@@ -325,6 +357,12 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         "refusal": signed(Refusal, refusal),
         "revocation": signed(Revocation, revocation),
         "update": signed(Update, update),
+        "scores": signed(Scores, scores),
+        "scores, commitment": signed(ScoresCommitment, scores.commitment(ash.public)),
+        "scores, admission": Parser(
+            _resigned(Scores.payload_type(), ash, scored),
+            (scores.to_payload(),),
+        ),
         "update, admission": Parser(
             _resigned(Update.payload_type(), ash, admitted),
             tuple(open_envelope(data, payload_type=Update.payload_type()).payload for data in _of(updates, ash)[:1]),
