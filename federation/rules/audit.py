@@ -116,6 +116,8 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
 def panel_scores(state: StudyState) -> Scored:
     """What the panel of a study found, from the scores that were shown.
 
+    Whoever has no admitted update is scored zero by everybody: what its scores say is noise.
+
     Raises:
         ValueError: the plan has no panel (a mistake of the caller).
     """
@@ -123,7 +125,11 @@ def panel_scores(state: StudyState) -> Scored:
     if panel is None:
         raise ValueError("the plan has no panel")
     shown = {} if state.panel is None else state.panel.shown
-    tables = {did: dict(zip(each.players, each.values, strict=True)) for did, each in shown.items()}
+    took_part = {did for done in state.closed for did in done.admitted}
+    tables = {
+        member: {did: value if did in took_part else 0 for did, value in zip(each.players, each.values, strict=True)}
+        for member, each in shown.items()
+    }
     return score(tuple(state.weights), tables, state.weights, panel)
 
 

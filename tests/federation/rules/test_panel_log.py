@@ -55,6 +55,18 @@ def test_too_few_who_show_scores_burn_the_pool(play: Play) -> None:
     assert {payment.value for payment in study.state.payments} == {"0"}
 
 
+def test_whoever_sent_no_update_is_not_paid_for_the_noise_in_its_scores(play: Play) -> None:
+    study = play(edits=EDITS)
+    study.start()
+    study.play_round(1, declining="birch")
+    study.play_round(2, declining="birch")
+    score_all(study)
+    study.settle()
+    paid = {payment.site: (payment.value, payment.reward) for payment in study.state.payments}
+    assert paid["birch"] == ("0", 0)
+    assert paid["ash"][1] > paid["cedar"][1] > 0
+
+
 def test_a_copied_commitment_opens_to_nothing(play: Play) -> None:
     study = ready(play)
     opened(study)
