@@ -157,34 +157,21 @@ class Node:
             every_s=parts.consent_batch_s,
             clock=parts.clock,
         )
-        self._contribution = Contribution(
-            plan=self._plan,
-            agreement=agreement,
-            key=parts.key,
-            engine=parts.engine,
-            registry=parts.registry,
-            participation=self._participation,
-            blobs=parts.blobs,
-            fetch=self._fetch,
-            noise=parts.noise,
-            clock=parts.clock,
-            dataset=membership.dataset or None,
-            agreed=lambda: not self._membership().revocation,
-            await_grants=self._await_grants,
-        )
-        self._scoring = Scoring(
-            plan=self._plan,
-            agreement=agreement,
-            key=parts.key,
-            engine=parts.engine,
-            registry=parts.registry,
-            participation=self._participation,
-            fetch=self._fetch,
-            noise=parts.noise,
-            clock=parts.clock,
-            dataset=membership.dataset or None,
-            await_grants=self._await_grants,
-        )
+        shared: dict[str, Any] = {
+            "plan": self._plan,
+            "agreement": agreement,
+            "key": parts.key,
+            "engine": parts.engine,
+            "registry": parts.registry,
+            "participation": self._participation,
+            "fetch": self._fetch,
+            "noise": parts.noise,
+            "clock": parts.clock,
+            "dataset": membership.dataset or None,
+            "await_grants": self._await_grants,
+        }
+        self._contribution = Contribution(**shared, blobs=parts.blobs, agreed=lambda: not self._membership().revocation)
+        self._scoring = Scoring(**shared)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
