@@ -97,7 +97,7 @@ def standard_errors(
         if not players:
             continue
         game = quotient(players, clusters, weights)
-        for site, gains in zip(players, _gains(base, updates, weights, game, batch, plan), strict=True):
+        for site, gains in zip(players, subject_gains(base, updates, weights, game, batch, plan), strict=True):
             gained[site] += gains
         slope = _mean_square_slope(base, updates, weights, batch, plan, tagged_hash("round", seed, b"%d" % number))
         parts = _parts(weights, players, linear=rule_of(plan).linear)
@@ -109,7 +109,7 @@ def standard_errors(
     return {site: min(round(error * (1 << UTILITY_BITS)), STANDARD_ERROR_MAX) for site, error in errors.items()}
 
 
-def _gains(
+def subject_gains(
     base: Integers,
     updates: Mapping[str, Integers],
     weights: Mapping[str, int],
@@ -117,7 +117,22 @@ def _gains(
     batch: SubjectBatch,
     plan: StudyPlan,
 ) -> Floats:
-    """What each player's presence was worth for each subject: float64 [N, S]; a player's mean is its value."""
+    """What each player's presence was worth for each subject in one round; a player's mean is its value there.
+
+    Args:
+        base: int64 [P].
+        updates: site -> int64 [P].
+        weights: site -> weight, all sites of the study.
+        game: of at most 14 sites of ``updates``, and who of them counts as one.
+        batch: S subjects, at least one.
+        plan: model, rule of aggregation, method of valuation.
+
+    Returns:
+        float64 [N, S], nats.
+
+    Raises:
+        OperatorError, PeerError: as :func:`federation.learning.evaluation.utility`.
+    """
     players = game.players
     count, rule = 1 << len(players), rule_of(plan)
     factors = _factors_of(game, plan.valuation.method)
