@@ -23,6 +23,7 @@ from clients.erasure import forget_erased
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
+from clients.scoring import Scoring
 from clients.storage import StudyMembership
 from clients.submitting import Submitting
 from clients.witness import Witness
@@ -57,7 +58,7 @@ from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.sharing import may_share, shared_models
-from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.rules.study import Agreement, StudyPlan, open_agreement, open_plan
 from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
@@ -170,23 +171,11 @@ class Node:
             every_s=parts.consent_batch_s,
             clock=parts.clock,
         )
-        self._contribution = Contribution(
-            plan=self._plan,
-            agreement=agreement,
-            key=parts.key,
-            engine=parts.engine,
-            registry=parts.registry,
-            participation=self._participation,
-            blobs=parts.blobs,
-            fetch=self._fetch_model,
-            noise=parts.noise,
-            clock=parts.clock,
-            dataset=membership.dataset or None,
-            agreed=lambda: not self._membership().revocation,
-            await_grants=self._await_grants,
-        )
         outbox, bring = Outbox(parts.engine, self._plan.study_id), partial(self._request, SUBMISSION)
         self._submitting = Submitting(outbox, self._plan, parts.key, bring=bring, clock=parts.clock)
+        shared = self._work(agreement)
+        self._contribution = Contribution(**shared, blobs=parts.blobs, fetch=self._fetch_model)
+        self._scoring = Scoring(**shared, fetch=self._fetch, bring=self._request)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
@@ -291,6 +280,8 @@ class Node:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
             forget_erased(self._parts.engine, self._parts.registry)
+            if there:
+                self._scoring.bring_due(self._witness.state)
             self._away = ""
         except UnavailableError as error:  # the registry's server is away: rounds are refused, and this goes on
             if self._away != error.message:
@@ -315,6 +306,23 @@ class Node:
             "line": self._parts.exchange.trouble(self._coordinator),
             "consent_log": self._consent_log.problems,
             "submissions": self._submitting.problems(),
+        }
+
+    def _work(self, agreement: Agreement) -> dict[str, Any]:
+        """What training and scoring both work with."""
+        parts = self._parts
+        return {
+            "plan": self._plan,
+            "agreement": agreement,
+            "key": parts.key,
+            "engine": parts.engine,
+            "registry": parts.registry,
+            "participation": self._participation,
+            "noise": parts.noise,
+            "clock": parts.clock,
+            "dataset": parts.membership.dataset or None,
+            "agreed": lambda: not self._membership().revocation,
+            "await_grants": self._await_grants,
         }
 
     def _comparison(self) -> Comparison:

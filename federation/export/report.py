@@ -52,6 +52,7 @@ class VerificationReport:
         ledger: ``minted``, ``escrow``, ``burned``, ``balances``.
         utilities_recomputed: how many coalition utilities were recomputed from the disclosed validation rows; None
             where the rows are sealed.
+        scored_by: the sites that showed scores, where institutions score each other; None where they do not.
         files: how many files were covered, with the manifest.
         size_bytes: their length together.
     """
@@ -79,6 +80,7 @@ class VerificationReport:
     errors: dict[str, Fraction]
     ledger: dict[str, Any]
     utilities_recomputed: int | None
+    scored_by: tuple[str, ...] | None
     files: int
     size_bytes: int
 
@@ -138,6 +140,7 @@ class VerificationReport:
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
             "rewards": dict(self.rewards),
             "lower_bound": None if self.z is None else self._bounds(self.z),
+            **({} if self.scored_by is None else {"scored_by": list(self.scored_by)}),
             "ledger": self.ledger,
             "utilities_recomputed": self.utilities_recomputed,
             "files": self.files,
@@ -166,7 +169,10 @@ class VerificationReport:
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
             drawn = f" (estimates in {self.sampled} rounds, from samples drawn anew)" if self.sampled else ""
-            lines.append(f"  values       {named}{drawn} and payments recomputed from the published tables")
+            source = "the published tables" if self.scored_by is None else "the scores that the panel showed"
+            lines.append(f"  values       {named}{drawn} and payments recomputed from {source}")
+            if self.scored_by is not None:
+                lines.append(f"  scored by    {', '.join(self.scored_by) or 'nobody'}: their word for their own people")
             lines.append(f"  utilities    {self._utilities()}")
             if self.z is not None:
                 lines.append(f"  certainty    {self._certainty(self.z)}")

@@ -115,6 +115,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         },
         ledger=state.ledger.to_json(),
         utilities_recomputed=utilities,
+        scored_by=_scored_by(state),
         files=len(files.sizes),
         size_bytes=sum(files.sizes.values()),
     )
@@ -128,6 +129,13 @@ def _verified_round(state: StudyState, done: ClosedRound) -> VerifiedRound:
         refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
         model=done.model,
     )
+
+
+def _scored_by(state: StudyState) -> tuple[str, ...] | None:
+    if state.plan.valuation.panel is None:
+        return None
+    shown = state.panel.shown if state.panel is not None else {}
+    return tuple(sorted(map(state.site, shown)))
 
 
 def _entries(files: ExportFolder) -> list[bytes]:

@@ -129,6 +129,34 @@ def standard_errors(
     return {site: min(round(error * (1 << UTILITY_BITS)), STANDARD_ERROR_MAX) for site, error in errors.items()}
 
 
+def subject_gains(
+    base: Integers,
+    updates: Mapping[str, Integers],
+    weights: Mapping[str, int],
+    game: Quotient,
+    batch: SubjectBatch,
+    plan: StudyPlan,
+) -> Floats:
+    """What each player's presence was worth for each subject in one round; a player's mean is its value there.
+
+    Args:
+        base: int64 [P].
+        updates: site -> int64 [P].
+        weights: site -> weight, all sites of the study.
+        game: of at most 14 sites of ``updates``, and who of them counts as one.
+        batch: S subjects, at least one.
+        plan: model, rule of aggregation, method of valuation.
+
+    Returns:
+        float64 [N, S], nats.
+
+    Raises:
+        OperatorError, PeerError: as :func:`federation.learning.evaluation.utility`.
+    """
+    everybody, factors = range(1 << len(game.players)), _factors_of(game, plan.valuation.method)
+    return _gains(base, updates, weights, game.players, everybody, factors, batch, plan)
+
+
 def _gains(
     base: Integers,
     updates: Mapping[str, Integers],
@@ -139,7 +167,7 @@ def _gains(
     batch: SubjectBatch,
     plan: StudyPlan,
 ) -> Floats:
-    """What each player's presence was worth for each subject: float64 [N, S]; a player's mean is its value."""
+    """As :func:`subject_gains`, of these coalitions (bit masks), each with its factor in each player's value [N, C]."""
     block = models_at_once(batch, plan.model)
     result: Floats = np.zeros((len(players), len(batch.subjects)))
     made = Coalitions(base, updates, weights, players, rule_of(plan))

@@ -19,8 +19,9 @@ from federation.rules.canonical import sha256_hex
 from federation.rules.clusters import quotient
 from federation.rules.documents import TABLE_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
+from federation.rules.panel import Scored, pay_shares, score
 from federation.rules.payouts import fees_due
-from federation.rules.rewards import lower_bounds, pay
+from federation.rules.rewards import Payments, lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
 from federation.rules.terms import Valuation
@@ -141,10 +142,41 @@ def same_utility(committed: int, recomputed: int) -> bool:
 
 
 def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
-    """Each party's value over the study: the sum of its values of the rounds, exact, in units of utility.
+    """Each party's value over the study, exact, in units of utility: what it is paid by.
 
-    By the plan's ``valuation.method``, from the same tables whichever it is. Institutions that count as one are one
-    player, and share its value by their weights (``clusters``).
+    The sum of its values of the rounds, by the plan's ``valuation.method`` from the same tables whichever it is.
+    Institutions that count as one are one player, and share its value by their weights (``clusters``). Where the plan
+    has a panel: what that found.
+
+    Raises:
+        PeerError: the tables do not telescope: a round does not start where the one before ended.
+    """
+    found = set_values(state, tables)
+    return found if state.plan.valuation.panel is None else panel_scores(state).values
+
+
+def panel_scores(state: StudyState) -> Scored:
+    """What the panel of a study found, from the scores that were shown.
+
+    Whoever has no admitted update is scored zero by everybody: what its scores say is noise.
+
+    Raises:
+        ValueError: the plan has no panel (a mistake of the caller).
+    """
+    panel = state.plan.valuation.panel
+    if panel is None:
+        raise ValueError("the plan has no panel")
+    shown = {} if state.panel is None else state.panel.shown
+    took_part = {did for done in state.closed for did in done.admitted}
+    tables = {
+        member: {did: value if did in took_part else 0 for did, value in zip(each.players, each.values, strict=True)}
+        for member, each in shown.items()
+    }
+    return score(tuple(state.weights), tables, state.weights, panel)
+
+
+def set_values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
+    """Each party's value over the study on the sponsor's set, whether or not it is paid by that.
 
     Raises:
         PeerError: the tables do not telescope: a round does not start where the one before ended.
@@ -200,13 +232,32 @@ def payable(
     return lower_bounds(worth, {did: Fraction(error, UTILITY_UNIT) for did, error in errors.items()}, z)
 
 
+def shares_paid(state: StudyState, worth: Mapping[str, Fraction], errors: Mapping[str, int] | None = None) -> Payments:
+    """How the pool is shared out, by site: by :func:`payable`, or by the panel's shares.
+
+    Args:
+        state: the study.
+        worth: did -> value in nats, as :func:`values` gives them.
+        errors: as for :func:`payable`.
+
+    Raises:
+        PeerError: as :func:`payable`.
+    """
+    reward = state.plan.reward
+    amounts = payable(state, worth, errors)
+    if state.plan.valuation.panel is None:
+        by_site = {state.site(did): amount for did, amount in amounts.items()}
+        return pay(by_site, reward.pool_microcredits, reward.minimum_share)
+    shares = {state.site(did): share for did, share in panel_scores(state).shares.items()}
+    return pay_shares(shares, reward.pool_microcredits, reward.minimum_share)
+
+
 def settlement(
     state: StudyState, tables: Sequence[ValueTable], errors: Mapping[str, int] | None = None
 ) -> StudySettled:
     """What the settlement must say, from the tables and the standard errors (see :func:`payable`) alone."""
     worth = values(state, tables)
-    by_site = {state.site(did): amount for did, amount in payable(state, worth, errors).items()}
-    paid = pay(by_site, state.plan.reward.pool_microcredits, state.plan.reward.minimum_share)
+    paid = shares_paid(state, worth, errors)
     fees = fees_due(state.plan.reward.fees, state.closed)
     payments = tuple(
         Payment(

@@ -1,4 +1,4 @@
-"""What an institution signs in a round: commitment, update, refusal; and the revocation of its agreement.
+"""What an institution signs in a round: commitment, update, refusal; its scores; the revocation of its agreement.
 
 Commit, then reveal: before the deadline only the commitment leaves the site. It binds peer, study, round, a fresh nonce
 and the whole update, so a late site cannot copy what another one showed.
@@ -23,6 +23,9 @@ CHUNKS_MAX: Final = 4096
 StudyId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 RoundNumber = Annotated[int, Field(ge=1, le=1000)]
 Hash = Sha256Hex
+SCORE_MAX: Final = (1 << 53) - 1
+"""The largest number of canonical JSON: 8,192 nats."""
+Score = Annotated[int, Field(ge=-SCORE_MAX, le=SCORE_MAX)]
 
 
 class Signed(Wire):
@@ -173,6 +176,43 @@ class OverlapRefusal(Signed):
     def payload_type(cls) -> str:
         """The type that the signature covers."""
         return "application/vnd.accord.overlap-refusal.v1+json"
+
+
+class ScoresCommitment(Signed):
+    """A panel member's promise of its scores, made before it sees any others'."""
+
+    version: Literal[1] = 1
+    study: StudyId
+    commitment: Hash
+
+
+class Scores(Signed):
+    """One panel member's scores of every institution, noised: what it committed to.
+
+    ``values[i]`` is the Shapley value of ``players[i]`` over the whole study on the member's held-out people, in 2^-40
+    nats; ``players`` are all institutions of the study, sorted. ``model`` is the last round's model, ``event`` the
+    differential-privacy event of this release (see ``accounting.scores_event``).
+    """
+
+    version: Literal[1] = 1
+    study: StudyId
+    model: Hash
+    players: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
+    values: Annotated[tuple[Score, ...], Field(min_length=1, max_length=14)]
+    event: dict[str, Any]
+    nonce: Hash
+    code_hash: Hash
+
+    def commitment(self, party: PublicKey) -> ScoresCommitment:
+        """The commitment that these scores must have been announced with."""
+        value = tagged_hash(
+            "scores-commitment",
+            party.peer_id.encode("ascii"),
+            self.study.encode("utf-8"),
+            bytes.fromhex(self.nonce),
+            bytes.fromhex(sha256_hex(self.to_payload())),
+        )
+        return ScoresCommitment(study=self.study, commitment=value.hex())
 
 
 class ValueTable(Wire):

@@ -220,6 +220,35 @@ class StudyAborted(Wire):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
+class PanelOpened(Wire):
+    """After the last round: these institutions score everybody. Commitments may be closed from ``deadline`` on."""
+
+    kind: Literal["panel-opened"] = "panel-opened"
+    members: Annotated[tuple[Did, ...], Field(max_length=14)]
+    deadline: str
+
+
+class ScoresCommitted(Wire):
+    """A member's signed commitment to its scores."""
+
+    kind: Literal["scores-committed"] = "scores-committed"
+    envelope: EnvelopeText
+
+
+class ScoresClosed(Wire):
+    """From here on scores are shown, no commitment is taken; the study may be settled from ``deadline`` on."""
+
+    kind: Literal["scores-closed"] = "scores-closed"
+    deadline: str
+
+
+class ScoresShown(Wire):
+    """A member's signed scores, those that it committed to."""
+
+    kind: Literal["scores-shown"] = "scores-shown"
+    envelope: EnvelopeText
+
+
 class StudySettled(Wire):
     """Value tables open, values and payments follow from them; what is not paid is burned."""
 
@@ -305,7 +334,11 @@ Body = Annotated[
     | StakeBurned
     | StakeReleased
     | ChangeProposed
-    | VoteCast,
+    | VoteCast
+    | PanelOpened
+    | ScoresCommitted
+    | ScoresClosed
+    | ScoresShown,
     Field(discriminator="kind"),
 ]
 

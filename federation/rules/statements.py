@@ -88,6 +88,8 @@ class Statement:
         method: the plan's ``valuation.method``.
         certainty: what was taken off the value before it was paid; None where values are paid.
         sampled: what is known of the estimates of rounds that were sampled; None where every value is exact.
+        panel: what institutions said of the site (``panel_statements.PanelView``), where they score each other; the
+            values of rounds are then those on the sponsor's set, which ``value`` is not the sum of.
     """
 
     study: str
@@ -105,6 +107,7 @@ class Statement:
     fee: int | None = None
     certainty: Certainty | None = None
     sampled: "Sampled | None" = None
+    panel: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: money as integers, values as exact fractions (text) and as floats in nats."""
@@ -127,6 +130,7 @@ class Statement:
             "sentence": self.sentence,
             **({} if self.sampled is None else {"sampled": self.sampled.to_json()}),
             **({} if self.fee is None else {"fee_microcredits": self.fee}),
+            **({} if self.panel is None else {"panel": dict(self.panel)}),
         }
 
 
@@ -272,8 +276,10 @@ def _effect(nats: float, method: str) -> str:
     return f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
 
 
-def whole_of(method: str, *, bounded: bool = False) -> str:
+def whole_of(method: str, *, bounded: bool = False, panel: bool = False) -> str:
     """What shares are parts of: only Shapley values add up to the measured improvement; ``bounded``: lower bounds."""
+    if panel:
+        return "what the panel found in all"
     if bounded:
         return "what is sure of all together"
     return "all improvements" if method == "shapley" else "all positive values"

@@ -16,6 +16,7 @@ from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, TransformerModel, size
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.parts import EVERYBODY, rest_of
 from federation.rules.schema import SchemaContract
 from federation.rules.terms import (
     COALITIONS_MAX,
@@ -123,6 +124,26 @@ class StudyPlan(Wire):
         return self
 
     @model_validator(mode="after")
+    def _scored(self) -> "StudyPlan":
+        panel = self.valuation.panel
+        if panel is None:
+            return self
+        if panel.quorum > self.rounds.participants:
+            raise ValueError("valuation.panel.quorum cannot be above rounds.participants")
+        if self.valuation.method != "shapley":
+            raise ValueError(f"valuation.panel needs the method shapley, not {self.valuation.method}")
+        for other, there in (
+            ('reward.pay = "lower-bound"', self.reward.z is not None),
+            ("cohort.part", self.cohort.part is not None),
+            ("the section valuation.sampling", self.valuation.sampling is not None),
+            ("the section overlap", self.overlap is not None),  # impartial for sites, not for clusters of them
+            ('aggregation.rule = "trust-anchored"', self.aggregation.anchored),  # scoring has no reference updates
+        ):
+            if there:
+                raise ValueError(f"valuation.panel and {other} do not go together")
+        return self
+
+    @model_validator(mode="after")
     def _lattice(self) -> "StudyPlan":
         steps = self.privacy.clip * self.training.local_steps * self.training.learning_rate
         bound_max = Decimal(2**20)
@@ -160,6 +181,12 @@ class StudyPlan(Wire):
     def study_id(self) -> str:
         """A name that people can read and that still names one plan: ``NAME-`` and 12 digits of the plan's hash."""
         return f"{self.name}-{self.plan_hash[:12]}"
+
+    @property
+    def trained_on(self) -> str:
+        """The part of an institution's people (``federation.rules.parts``) that rounds are about; empty: everybody."""
+        panel = self.valuation.panel
+        return (self.cohort.part or EVERYBODY) if panel is None else rest_of(panel.held_out)
 
     def sign(self, key: PrivateKey) -> Envelope:
         """The plan, signed by the coordinator."""

@@ -223,16 +223,35 @@ class Sampling(Wire):
         return max(1, int(self.precision * 2**40))
 
 
+class Panel(Wire):
+    """Institutions score each other, on people whom each holds back: see ``federation.rules.panel``.
+
+    Attributes:
+        held_out: the part of each institution's people (``federation.rules.parts``) that is scored on, and never
+            trained on.
+        clip: how far one person can move an institution's scores, L2, in nats over the whole study.
+        band: how far from the median, in nats, another institution's number still counts in full; 0: medians.
+        quorum: with fewer institutions that show their scores the pool is burned.
+    """
+
+    held_out: Part
+    clip: Annotated[Number, Field(gt=0, le=1024)]
+    band: Annotated[Number, Field(ge=0, le=1024)] = Decimal(0)
+    quorum: Annotated[int, Field(ge=3, le=14)]
+
+
 class Valuation(Wire):
     """How an institution's value is measured: by ``method`` from the bounded negative log loss (nats, 0 .. bound).
 
-    ``sampling``: for plans of more institutions than a table of all coalitions can hold.
+    On the sponsor's validation set, or where there is a ``panel`` by that. ``sampling``: for plans of more institutions
+    than a table of all coalitions can hold.
     """
 
     method: Literal["shapley", "banzhaf", "leave-one-out", "beta-16-1", "beta-4-1", "beta-1-4", "beta-1-16"]
     utility: Literal["negative-log-loss"]
     loss_bound: PositiveNumber = Decimal(4)
     sampling: Sampling | None = None
+    panel: Panel | None = None
 
 
 def coalitions_whole(method: str, players: int) -> int:
