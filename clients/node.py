@@ -37,16 +37,13 @@ from federation.coordinator.protocols import (
     CONSENT_COSIGN_BYTES_MAX,
     COSIGN,
     COSIGN_BYTES_MAX,
-    JOIN,
     OVERLAP,
     OVERLAP_BYTES_MAX,
-    PLAN_REPLY_BYTES_MAX,
     REVOCATION,
     SUBMISSION,
-    JoinRequest,
 )
 from federation.coordinator.relay import ask_through
-from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
+from federation.errors import AccordError, OperatorError, UnavailableError
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
 from federation.network.sharing import Gates, Sharing
@@ -54,11 +51,9 @@ from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.challenge import CHALLENGE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX
-from federation.rules.instant import format_instant
-from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.sharing import may_share, shared_models
-from federation.rules.study import Agreement, StudyPlan, open_agreement, open_plan
+from federation.rules.study import Agreement, open_agreement, open_plan
 from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
@@ -83,40 +78,6 @@ GRANTS_WAIT_S_MAX: Final = 10.0
 GRANTS_WAIT_SHARE: Final = 0.2
 """Of a round's deadline: how long a round waits for grants that wait for witnesses, at most."""
 OnProgress = Callable[[dict[str, Any]], None]
-
-
-def join(exchange: Exchange, invitation: Invitation) -> tuple[StudyPlan, bytes]:
-    """Show the invitation's token to the coordinator that it names; the signed plan.
-
-    Raises:
-        UnavailableError: the coordinator does not answer.
-        PeerError: the token is not valid (any more), or the plan is not the coordinator's or not the invitation's.
-    """
-    coordinator = exchange.connect(invitation.address, timeout_s=_REQUEST_S)
-    request = JoinRequest(study=invitation.study, token=invitation.token)
-    data = exchange.request(
-        coordinator, JOIN, request.to_payload(), timeout_s=_REQUEST_S, max_bytes=PLAN_REPLY_BYTES_MAX
-    )
-    plan, _ = open_plan(data, signer=coordinator)
-    if plan.study_id != invitation.study:
-        raise PeerError(
-            f"The coordinator sent the plan of {plan.study_id}, not of {invitation.study}.",
-            remedy="Ask the coordinator for a new invitation.",
-        )
-    return plan, data
-
-
-def membership_of(invitation: Invitation, plan_envelope: bytes, *, now: datetime) -> StudyMembership:
-    """What the node stores of a study that it has joined."""
-    return StudyMembership(
-        study=invitation.study,
-        plan=plan_envelope,
-        coordinator=invitation.coordinator.did,
-        address=invitation.address,
-        site=invitation.site,
-        token=invitation.token,
-        joined_at=format_instant(now),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from study_in_memory import key_of, small_plan, table
 
 from clients.data.dataset import add_dataset
 from clients.folder import NodeFolder, create_node
-from clients.node import membership_of
+from clients.joining import membership_of
 from clients.privacy.budget import BudgetLedger
 from consent.rules.record import Action, Terms, build, sign_record
 from federation.cli.coordinator import address_of
