@@ -2,8 +2,9 @@
 
 Training, release, noise, aggregation and accounting are the shipped code (a ``StudyPlan``, then train, release and
 weighted mean); only the network between the parties and the values are left out: 15, 16 or 121 sites enter the same
-sums. Rivals are the demo's: logistic regression without privacy, fitted to convergence, L2 chosen by cross-validation inside the training rows, on a site's own rows (``alone``) and on
-everybody's (``pooled``). ``alone at E`` is a site that keeps its own people's epsilon E and has no partner.
+sums. Rivals are the demo's: logistic regression without privacy, fitted to convergence, L2 chosen by
+cross-validation inside the training rows, on a site's own rows (``alone``) and on everybody's (``pooled``).
+``alone at E`` is a site that keeps its own people's epsilon E and has no partner.
 """
 
 import math
