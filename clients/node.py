@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
 from clients.erasure import forget_erased
+from clients.fencing import Fence, NodePromises
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
@@ -34,10 +35,13 @@ from federation.coordinator.protocols import (
     COSIGN_BYTES_MAX,
     JOIN,
     PLAN_REPLY_BYTES_MAX,
+    PROMISE,
+    PROMISE_BYTES_MAX,
     REVOCATION,
     JoinRequest,
 )
 from federation.coordinator.relay import ask_through
+from federation.coordinator.replication import Replication
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
@@ -49,6 +53,7 @@ from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.rules.succession import signers_of
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
 from federation.storage.evidence import EvidenceStore, MemoryEvidence
@@ -119,6 +124,7 @@ class NodeParts:
     clock: Callable[[], datetime] = system_clock
     consent_batch_s: float = 60.0
     subject_share_percent: int = 50
+    monotonic: Callable[[], float] = time.monotonic
 
 
 class Node:
@@ -150,7 +156,7 @@ class Node:
         )
         self._consent_log = ConsentLogKeeping(
             parts.registry,
-            ask_through(parts.exchange, self._coordinator, self._plan.study_id, timeout_s=_COSIGN_S),
+            ask_through(parts.exchange, lambda: self.leader, self._plan.study_id, timeout_s=_COSIGN_S),
             every_s=parts.consent_batch_s,
             clock=parts.clock,
         )
@@ -169,6 +175,7 @@ class Node:
             agreed=lambda: not self._membership().revocation,
             await_grants=self._await_grants,
         )
+        self._fence = Fence(parts.key, NodePromises(parts.engine, self._plan.study_id), monotonic=parts.monotonic)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
@@ -178,6 +185,7 @@ class Node:
             blobs=self._fetch,
             evidence=parts.evidence,
             clock=parts.clock,
+            fence=self._fence,
         )
         self._consent_witness = ConsentLogWitness(
             parts.key,
@@ -187,7 +195,7 @@ class Node:
             clock=parts.clock,
         )
         self._compared = 0
-        self._delivered = b""
+        self._delivered: tuple[PublicKey, bytes] | None = None
         self._problem = self._away = ""
         self._refused_at: datetime | None = None
 
@@ -195,6 +203,11 @@ class Node:
     def witness(self) -> Witness:
         """This node's replica of the study's log."""
         return self._witness
+
+    @property
+    def leader(self) -> PublicKey:
+        """Who leads the study, as far as this node has proof: the coordinator, or the standby once it took over."""
+        return self._witness.state.leader
 
     def serve(self) -> "FlowerRuntime":
         """Connect, open this node's doors to the coordinator, and start the ClientApp; close the result at the end."""
@@ -206,12 +219,24 @@ class Node:
         self._consent_log.begin()
         self._participation.begin()
         app = client_app(self._contribution, study=self._plan.study_id, party=self._parts.key.public)
-        runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange))
+        runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange), leader=lambda: self.leader)
         exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
         exchange.serve(CONSENT_COSIGN, self._consent_witness.handle, max_bytes=CONSENT_COSIGN_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
         exchange.keep_connected(self._parts.membership.address)
+        self._serve_standby()
         return runtime
+
+    def _serve_standby(self) -> None:
+        """Keep a line to the plan's standby, and open the doors that it needs to take over."""
+        failover, exchange = self._plan.failover, self._parts.exchange
+        if failover is None:
+            return
+        exchange.serve(PROMISE, self._witness.promise, max_bytes=PROMISE_BYTES_MAX)
+        Replication(
+            exchange, lambda: self._witness.state, self._parts.replica, may=lambda peer: peer == failover.key
+        ).serve()
+        exchange.keep_connected(failover.dial)
 
     def run(
         self,
@@ -238,7 +263,7 @@ class Node:
                 if until_settled and self._finished():
                     self._follow()  # the settlement may have come since the tick
                     return
-                there = self._coordinator in self._parts.exchange.connected()
+                there = self.leader in self._parts.exchange.connected()
                 if ends is not None and time.monotonic() >= ends and not runtime.busy(sending=there):
                     return
                 stop.wait(_POLL_S)
@@ -249,8 +274,11 @@ class Node:
         document = membership.revocation or membership.agreement
         now = self._parts.clock()
         waiting = self._refused_at is not None and (now - self._refused_at).total_seconds() < _REFUSED_AGAIN_S
-        there = self._coordinator in self._parts.exchange.connected()
-        if document != self._delivered and not waiting and there:
+        here, leader = self._parts.exchange.connected(), self.leader
+        there = leader in here
+        if self._coordinator in here:
+            self._fence.heard()
+        if (leader, document) != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
         try:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
@@ -270,14 +298,14 @@ class Node:
         return {
             "study": state.study,
             "site": self._parts.membership.site,
-            "connected": self._coordinator in self._parts.exchange.connected(),
+            "connected": self.leader in self._parts.exchange.connected(),
             "agreement": "admitted" if did in state.agreements else ("delivered" if self._delivered else "waiting"),
             "round": current.number if current else len(state.closed),
             "rounds": self._plan.rounds.count,
             "log_size": state.size,
             "settled": state.settled,
             "problem": self._problem,
-            "line": self._parts.exchange.trouble(self._coordinator),
+            "line": self._parts.exchange.trouble(self.leader),
             "consent_log": self._consent_log.problems,
         }
 
@@ -306,8 +334,9 @@ class Node:
 
     def _deliver(self, protocol: str, document: bytes) -> None:
         """Bring a signed document to the coordinator; what does not arrive is brought again at the next tick."""
+        leader = self.leader
         try:
-            self._parts.exchange.request(self._coordinator, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+            self._parts.exchange.request(leader, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
         except UnavailableError as error:
             logger.info("a document waits: %s", error.message)
             return
@@ -316,14 +345,24 @@ class Node:
                 logger.warning("the coordinator does not take a document: %s", error.message)
             self._problem, self._refused_at = error.message, self._parts.clock()
             return
-        self._delivered, self._refused_at = document, None
+        self._delivered, self._refused_at = (leader, document), None
         self._problem = ""
 
     def _fetch(self, name: str) -> bytes:
-        """A blob, from this node's store, else from the coordinator."""
+        """A blob, from this node's store, else from whoever leads, else from the other of coordinator and standby."""
+        leader, here = self.leader, self._parts.exchange.connected()
+        others = [peer for peer in signers_of(self._plan, self._coordinator) if peer != leader and peer in here]
+        for peer in [*others, leader] if leader not in here else [leader, *others]:
+            try:
+                return self._fetch_from(peer, name)
+            except UnavailableError as error:
+                away = error
+        raise away
+
+    def _fetch_from(self, peer: PublicKey, name: str) -> bytes:
         return fetch_blob(
             self._parts.exchange,
-            self._coordinator,
+            peer,
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,

@@ -8,12 +8,14 @@ import typer
 
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
-from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator
+from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator, require_role
 from federation.settings import make_settings
 
 if TYPE_CHECKING:
     from federation.cli.figures import Sample
     from federation.coordinator.history import StudyHistory
+    from federation.coordinator.membership import Membership
+    from federation.network.exchange import Exchange
 
 app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
 
@@ -30,22 +32,26 @@ def init(
     announce: Annotated[
         list[str] | None, typer.Option("--announce", help="The address that invitations name, if it differs.")
     ] = None,
+    as_standby: Annotated[
+        bool, typer.Option("--as-standby", help="Make a standby, which takes over from another coordinator.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a coordinator in an empty folder: key, settings, database.
 
     Example: accord coordinator init --dir coordinator --listen /ip4/0.0.0.0/tcp/4001
     """
+    role = "standby" if as_standby else "coordinator"
     settings = make_settings(
-        {"role": "coordinator", "name": name, "listen": free_port(listen), "announce": tuple(announce or ())}
+        {"role": role, "name": name, "listen": free_port(listen), "announce": tuple(announce or ())}
     )
     opened = create_coordinator(folder, settings)
     data = {"dir": str(folder), "did": opened.key.public.did, "address": address_of(opened), "name": name}
     emit(
         data,
         as_json=as_json,
-        text=f"A coordinator lives in {folder}.\n  key      {data['did']}\n  address  {data['address']}\n"
-        "Next: write a plan with `accord study new`.",
+        text=f"A {role} lives in {folder}.\n  key      {data['did']}\n  address  {data['address']}\n"
+        + ("Next: the plan names it in `failover`." if as_standby else "Next: write a plan with `accord study new`."),
     )
 
 
@@ -66,6 +72,7 @@ def run(
     Example: accord coordinator run --dir coordinator
     """
     opened = open_coordinator(folder)
+    require_role(opened, "coordinator")
     with running(opened.files, opened.settings) as party:
         chosen = study or _next_study(opened, party)
         if chosen is not None:
@@ -155,44 +162,61 @@ def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
 
 
 def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_settled: bool, seed: int) -> None:
-    from federation.cli.health import health
     from federation.coordinator.membership import Membership
-    from federation.coordinator.pausing import paused
-    from federation.coordinator.service import StudyParts, StudyService
     from federation.network.host import Libp2pHost
-    from federation.rules.validation import read_validation
 
     history = opened.history(study)
     plan, envelope = opened.plan(study)
-    _, rows = opened.validation(plan.validation.commitment)
+    standby = None if plan.failover is None else plan.failover.key
     membership = Membership(opened.engine, history, envelope)
     with Libp2pHost(
         opened.key,
         listen=opened.settings.listen,
         announce=opened.settings.announce,
-        allowed=membership.allowed,
+        allowed=lambda peer: peer == standby or membership.allowed(peer),
     ) as host:
-        service = StudyService(
-            StudyParts(
-                history=history,
-                membership=membership,
-                exchange=host,
-                blobs=opened.blobs,
-                sealed=opened.sealed,
-                validation=read_validation(plan, rows),
-                seed=seed,
-                stop=party.stop,
-                paused=lambda: paused(opened.files.path, study),
-            ),
-            on_progress=party.show_status,
-        )
-        service.serve()
-        party.show_address(host.addresses())
         note(f"Coordinator of {study} at {address_of(opened)}")
-        figures = partial(_figures, history)
-        with health(opened.settings.health, party, figures):
-            service.run(until_settled=until_settled)
-        party.show_status(service.status())
+        lead(opened, party, host, membership, history, until_settled=until_settled, seed=seed)
+
+
+def lead(
+    opened: CoordinatorFolder,
+    party: RunningParty,
+    host: "Exchange",
+    membership: "Membership",
+    history: "StudyHistory",
+    *,
+    until_settled: bool,
+    seed: int = 0,
+) -> None:
+    """Run the study as the one that leads it, until it is settled or the party is stopped."""
+    from federation.cli.health import health
+    from federation.coordinator.pausing import paused
+    from federation.coordinator.service import StudyParts, StudyService
+    from federation.rules.validation import read_validation
+
+    plan = history.state.plan
+    salt, rows = opened.validation(plan.validation.commitment)
+    service = StudyService(
+        StudyParts(
+            history=history,
+            membership=membership,
+            exchange=host,
+            blobs=opened.blobs,
+            sealed=opened.sealed,
+            validation=read_validation(plan, rows),
+            seed=seed,
+            stop=party.stop,
+            paused=lambda: paused(opened.files.path, plan.study_id),
+            committed=(salt, rows),
+        ),
+        on_progress=party.show_status,
+    )
+    service.serve()
+    party.show_address(host.addresses())
+    with health(opened.settings.health, party, partial(_figures, history)):
+        service.run(until_settled=until_settled)
+    party.show_status(service.status())
 
 
 def _figures(history: "StudyHistory") -> Iterator["Sample"]:

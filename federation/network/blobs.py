@@ -29,10 +29,12 @@ _fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 """One at a time fetches a blob; a lock is there as long as somebody holds it."""
 
 
-def serve_blobs(exchange: Exchange, store: BlobStore) -> None:
-    """Give ``store``'s blobs to every allowed peer that knows their names."""
+def serve_blobs(exchange: Exchange, store: BlobStore, *, protocol: str = BLOB, only: PublicKey | None = None) -> None:
+    """Give ``store``'s blobs to every allowed peer (or to one ``only``) that knows their names."""
 
-    def handle(_peer: PublicKey, payload: bytes) -> bytes:
+    def handle(peer: PublicKey, payload: bytes) -> bytes:
+        if only is not None and peer != only:
+            raise _refused("these blobs are for another party")
         document = parse_canonical(payload, max_bytes=_REQUEST_BYTES_MAX)
         if not isinstance(document, dict) or set(document) != {"name", "offset", "length"}:
             raise _refused("the request does not have exactly the fields name, offset and length")
@@ -40,11 +42,18 @@ def serve_blobs(exchange: Exchange, store: BlobStore) -> None:
         size, piece = store.piece(_checked(document["name"]), offset, min(length, PIECE_BYTES))
         return size.to_bytes(_SIZE_BYTES, "big") + piece
 
-    exchange.serve(BLOB, handle, max_bytes=_REQUEST_BYTES_MAX)
+    exchange.serve(protocol, handle, max_bytes=_REQUEST_BYTES_MAX)
 
 
 def fetch_blob(
-    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, timeout_s: float, max_bytes: int
+    exchange: Exchange,
+    peer: PublicKey,
+    name: str,
+    store: BlobStore,
+    *,
+    timeout_s: float,
+    max_bytes: int,
+    protocol: str = BLOB,
 ) -> bytes:
     """The blob ``name``: from ``store`` if it is there, else from ``peer`` into ``store``.
 
@@ -55,6 +64,7 @@ def fetch_blob(
         store: where the verified blob is put, and what has arrived of it until then.
         timeout_s: the time for the whole blob.
         max_bytes: the largest blob that is accepted.
+        protocol: which of the peer's stores is asked.
 
     Raises:
         UnavailableError: the peer does not have it, or does not answer in time; what came is kept for the next attempt.
@@ -68,7 +78,7 @@ def fetch_blob(
         # What an earlier attempt left may be another peer's lie: only what came in one go is held against this one.
         resumed = store.begun(name) > 0
         while not store.has(name):
-            _complete(exchange, peer, name, store, deadline=deadline, max_bytes=max_bytes)
+            _complete(exchange, peer, name, store, deadline=deadline, max_bytes=max_bytes, protocol=protocol)
             if not store.finish(name) and not resumed:
                 raise _refused(f"what {peer.did} sent as {name} has another hash")
             resumed = False
@@ -81,7 +91,14 @@ def fetch_blob(
 
 
 def _complete(
-    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, deadline: float, max_bytes: int
+    exchange: Exchange,
+    peer: PublicKey,
+    name: str,
+    store: BlobStore,
+    *,
+    deadline: float,
+    max_bytes: int,
+    protocol: str,
 ) -> None:
     """Fetch what is missing of an unfinished blob, piece by piece."""
     size: int | None = None
@@ -107,7 +124,7 @@ def _complete(
         request = canonical_bytes({"name": name, "offset": store.begun(name), "length": PIECE_BYTES})
         answer = exchange.request(
             peer,
-            BLOB,
+            protocol,
             request,
             timeout_s=patience_s,
             max_bytes=_SIZE_BYTES + PIECE_BYTES,

@@ -21,6 +21,7 @@ from federation.rules.terms import (
     Aggregation,
     Cohort,
     ConsentTerms,
+    Failover,
     Privacy,
     Purpose,
     Reward,
@@ -59,6 +60,7 @@ class StudyPlan(Wire):
     valuation: Valuation
     reward: Reward
     validation: Validation
+    failover: Failover | None = None
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
