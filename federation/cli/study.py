@@ -235,9 +235,10 @@ def export(
         validation=opened.validation(plan.validation.commitment),
     )
     emit(
-        {"export": str(out), "files": written.files, "log_size": written.log_size, "key": opened.key.public.did},
+        {"export": str(out), "files": written.files, "log_size": written.log_size, "key": written.coordinator.did},
         as_json=as_json,
-        text=f"Exported {written.files} files to {out}.\nVerify: accord log verify {out} --key {opened.key.public.did}",
+        text=f"Exported {written.files} files to {out}.\n"
+        f"Verify: accord log verify {out} --key {written.coordinator.did}",
     )
 
 

@@ -9,6 +9,7 @@ else a table could be lost that the log already names (:meth:`Replication.holds`
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ class Replication:
     ) -> None:
         self._exchange, self._state, self._log, self._may = exchange, state, log, may
         self._validation = validation
-        self._held, self._asked_at = 0, time.monotonic()
+        self._held, self._asked_at = 0, -math.inf
         self._lock = threading.Lock()
 
     def serve(self) -> None:

@@ -1,0 +1,121 @@
+"""A standby takes over with a quorum of witnesses' promises, and settles what the coordinator would have settled."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from standby_in_memory import FAILOVER, KEY, StandbyInMemory
+from study_in_memory import SALT, InMemoryStudy, key_of
+
+from clients.privacy.budget import State
+from federation.errors import PeerError, SupersededError
+from federation.export.verification import verify_export
+from federation.export.writing import write_export
+from federation.flower.messages import REPLY
+from federation.network.memory import Delivery, Fate
+from federation.rules.state import StudyState
+
+
+def gone_in_round(study: InMemoryStudy, standby: StandbyInMemory, number: int) -> None:
+    """Run the study until two have committed in the round; then the coordinator is gone, as a killed process is.
+
+    What the third answers never reaches it.
+    """
+
+    def courier(delivery: Delivery) -> Fate:
+        current = study.state.round
+        lost = delivery.protocol == REPLY and current is not None and current.number == number
+        lost = lost and (delivery.sender, delivery.receiver) == (study["cedar"].key.public, study.key.public)
+        return Fate.REQUEST_LOST if lost else Fate.DELIVERED
+
+    def meanwhile() -> None:
+        standby.turn()
+        current = study.state.round
+        if current is not None and current.number == number and len(current.commitments) == 2:
+            study.stop.set()
+
+    study.network.courier, study.meanwhile = courier, meanwhile
+    study.run()
+    assert study.state.round is not None
+    study.exchange.close()
+
+
+@dataclass
+class Told:
+    """A study that a standby settled, beside the same study undisturbed."""
+
+    study: InMemoryStudy
+    standby: StandbyInMemory
+    settled: StudyState
+    undisturbed: StudyState
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    changes = {"rounds": {"count": 2}, "validation": {"disclosure": "public"}, "failover": FAILOVER}
+    with InMemoryStudy(tmp_path_factory.mktemp("undisturbed"), **changes) as study:
+        undisturbed = study.run()
+    with InMemoryStudy(tmp_path_factory.mktemp("taken-over"), **changes) as study:
+        standby = StandbyInMemory(study)
+        gone_in_round(study, standby, 2)
+        study.clock.forward(seconds=61)
+        standby.until_leading()
+        yield Told(study, standby, standby.lead(), undisturbed)
+
+
+def test_it_pays_what_the_coordinator_would_have_paid(told: Told) -> None:
+    assert told.settled.payments == told.undisturbed.payments
+    assert told.settled.burned == told.undisturbed.burned
+    assert [done.model for done in told.settled.closed] == [done.model for done in told.undisturbed.closed]
+
+
+def test_no_work_is_lost_and_nothing_is_charged_twice(told: Told) -> None:
+    assert all(len(done.admitted) == 3 for done in told.settled.closed)
+    for institution in told.study.institutions.values():
+        charges = [(charge.round, charge.state) for charge in institution.budget.charges()]
+        assert charges == [(1, State.COMMITTED), (2, State.COMMITTED)]
+
+
+def test_nothing_is_said_minted_or_paid_twice(told: Told) -> None:
+    state = told.settled
+    assert state.ledger.minted == state.plan.reward.minted
+    assert sum(state.ledger.balances.values()) + state.burned == state.ledger.minted
+    entries = told.standby.entries()
+    said = Counter((entry.body.kind, entry.round, entry.party) for entry in entries)
+    assert {key: count for key, count in said.items() if count > 1} == {}
+    assert [entry.term for entry in entries] == sorted(entry.term for entry in entries)
+
+
+def test_every_node_holds_the_standby_s_log(told: Told) -> None:
+    for institution in told.study.institutions.values():
+        assert institution.parts().replica.entries() == told.standby.log.entries()
+        assert institution.node is not None
+        assert institution.node.leader == KEY.public
+
+
+def test_the_export_verifies_against_the_coordinator_s_key(told: Told, tmp_path: Path) -> None:
+    study, standby = told.study, told.standby
+    folder = tmp_path / "export"
+    write_export(
+        folder,
+        plan=study.envelope,
+        log=standby.log,
+        blobs=standby.blobs,
+        key=KEY,
+        validation=(SALT, study.validation),
+    )
+    report = verify_export(folder, study.key.public)
+    assert report.settled
+    assert report.coordinator == study.key.public
+    with pytest.raises(PeerError, match="signed by"):
+        verify_export(folder, key_of("stranger").public)
+
+
+def test_a_coordinator_that_comes_back_is_shown_the_proof_and_ends(told: Told) -> None:
+    size = told.study.log.size
+    told.study.restart()
+    with pytest.raises(SupersededError, match="this coordinator was silent for too long"):
+        told.study.run()
+    assert told.study.log.size == size, "it wrote nothing any more"
