@@ -1,4 +1,4 @@
-"""A node's end of the network: it dials one coordinator, through the proxy of its settings, and listens nowhere."""
+"""A node's end of the network: it dials a coordinator and its standby, through its proxy, and listens nowhere."""
 
 from typing import TYPE_CHECKING
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from federation.network.host import Libp2pHost
 
 
-def host_of(opened: NodeFolder, coordinator: PublicKey) -> "Libp2pHost":
-    """The running host; close it at the end. Only ``coordinator`` is let in.
+def host_of(opened: NodeFolder, *peers: PublicKey) -> "Libp2pHost":
+    """The running host; close it at the end. Only ``peers`` are let in: a study's coordinator, and its standby.
 
     Raises:
         OperatorError: the settings' proxy is not understood.
@@ -22,6 +22,6 @@ def host_of(opened: NodeFolder, coordinator: PublicKey) -> "Libp2pHost":
     return Libp2pHost(
         opened.key,
         listen=None,
-        allowed=lambda peer: peer == coordinator,
+        allowed=lambda peer: peer in peers,
         proxy=proxy_of(url) if url else None,
     )

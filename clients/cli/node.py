@@ -19,6 +19,7 @@ from federation.rules.invitation import parse_invitation
 from federation.rules.keys import PublicKey
 from federation.rules.replay import begin, replay
 from federation.rules.study import open_plan
+from federation.rules.succession import signers_of
 from federation.settings import make_settings
 from federation.storage.database import write
 
@@ -132,7 +133,8 @@ def run(
         from clients.node import Node
         from federation.cli.health import health
 
-        with host_of(opened, PublicKey.from_did(membership.coordinator)) as host:
+        plan, envelope = open_plan(membership.plan)
+        with host_of(opened, *signers_of(plan, envelope.signer)) as host:
             node = Node(
                 NodeParts(
                     key=opened.key,

@@ -1,23 +1,19 @@
 """``accord coordinator``: make a coordinator, run it, see where it stands."""
 
-from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from federation.cli.leading import lead
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
+from federation.cli.standby import standby
 from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator, require_role
 from federation.settings import make_settings
 
-if TYPE_CHECKING:
-    from federation.cli.figures import Sample
-    from federation.coordinator.history import StudyHistory
-    from federation.coordinator.membership import Membership
-    from federation.network.exchange import Exchange
-
 app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
+
+app.command()(standby)
 
 _POLL_S = 0.5
 
@@ -98,8 +94,7 @@ def status(
 
 def address_of(opened: CoordinatorFolder) -> str:
     """The address that invitations name."""
-    base = opened.settings.announce[0] if opened.settings.announce else opened.settings.listen
-    return f"{base}/p2p/{opened.key.public.peer_id}"
+    return opened.address
 
 
 def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]:
@@ -177,50 +172,3 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     ) as host:
         note(f"Coordinator of {study} at {address_of(opened)}")
         lead(opened, party, host, membership, history, until_settled=until_settled, seed=seed)
-
-
-def lead(
-    opened: CoordinatorFolder,
-    party: RunningParty,
-    host: "Exchange",
-    membership: "Membership",
-    history: "StudyHistory",
-    *,
-    until_settled: bool,
-    seed: int = 0,
-) -> None:
-    """Run the study as the one that leads it, until it is settled or the party is stopped."""
-    from federation.cli.health import health
-    from federation.coordinator.pausing import paused
-    from federation.coordinator.service import StudyParts, StudyService
-    from federation.rules.validation import read_validation
-
-    plan = history.state.plan
-    salt, rows = opened.validation(plan.validation.commitment)
-    service = StudyService(
-        StudyParts(
-            history=history,
-            membership=membership,
-            exchange=host,
-            blobs=opened.blobs,
-            sealed=opened.sealed,
-            validation=read_validation(plan, rows),
-            seed=seed,
-            stop=party.stop,
-            paused=lambda: paused(opened.files.path, plan.study_id),
-            committed=(salt, rows),
-        ),
-        on_progress=party.show_status,
-    )
-    service.serve()
-    party.show_address(host.addresses())
-    with health(opened.settings.health, party, partial(_figures, history)):
-        service.run(until_settled=until_settled)
-    party.show_status(service.status())
-
-
-def _figures(history: "StudyHistory") -> Iterator["Sample"]:
-    from federation.cli.figures import study_figures, traffic_figures
-
-    yield from study_figures(history.state)
-    yield from traffic_figures()

@@ -34,6 +34,12 @@ class CoordinatorFolder:
     blobs: FolderBlobStore
     sealed: FolderBlobStore
 
+    @property
+    def address(self) -> str:
+        """Where it is dialled: what invitations, and a plan's ``failover``, name."""
+        base = self.settings.announce[0] if self.settings.announce else self.settings.listen
+        return f"{base}/p2p/{self.key.public.peer_id}"
+
     def studies(self) -> list[str]:
         """Ids of the published studies, oldest first."""
         with read(self.engine) as session:
