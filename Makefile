@@ -9,7 +9,7 @@ STAMP := $(VENV)/.accord-setup
 # Two workers; what shares a long set-up stays together (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup demo sensors test lint format check bench fuzz soak chain docs messages clean
+.PHONY: help setup demo sensors test lint format check coverage bench fuzz soak chain docs messages clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -36,11 +36,14 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint ## lint, every test, coverage
-	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term $(ARGS)
-
-check: setup ## the tests alone, without lint and coverage
+test: lint ## lint, then every test
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+check: setup ## the tests alone, without lint
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+coverage: setup ## the tests with their coverage, which takes half as long again
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term $(ARGS)
 
 bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/heart_splits.py $(ARGS)
@@ -65,8 +68,9 @@ fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets
 	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
 	$(BIN)/python tests/fuzz/coverage_guided.py
 
-soak: setup ## a node killed 1,000 times (long)
+soak: setup ## a node killed 1,000 times, and every durable step of a study killed (long)
 	$(BIN)/python tests/faults/node_kills.py $(ARGS)
+	$(BIN)/python tests/faults/every_step.py
 
 chain: setup ## the claim tree and its contract, against OpenZeppelin's library and Vyper anew
 	$(BIN)/python scripts/make_claim_assets.py

@@ -13,7 +13,7 @@ from federation.rules.explain import explain
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
 from federation.rules.statements import in_credits
-from federation.rules.study import Agreement, StudyPlan, open_plan
+from federation.rules.study import StudyPlan, open_plan
 
 app = group("Review a study in plain language; sign its agreement, or revoke it.")
 
@@ -71,8 +71,8 @@ def sign(
 
     Example: accord agreement sign --nominal-cohort 240 --dir node
     """
+    from clients.cli.steps import sign_agreement
     from clients.folder import open_node_folder
-    from federation.coordinator.history import system_clock
 
     opened = open_node_folder(folder)
     membership = opened.membership(study)
@@ -83,16 +83,8 @@ def sign(
             remedy="To end it, use `accord agreement revoke`.",
         )
     if not yes:
-        _ask(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
-    agreement = Agreement(
-        study=plan.study_id,
-        plan_hash=plan.plan_hash,
-        site=membership.site,
-        nominal_cohort=nominal_cohort,
-        signed_at=format_instant(system_clock()),
-    )
-    envelope = agreement.sign(opened.key).to_bytes()
-    opened.update_membership(plan.study_id, agreement=envelope, status="agreed", dataset=dataset)
+        ask_to_sign(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
+    agreement = sign_agreement(opened, membership, plan, nominal_cohort=nominal_cohort, dataset=dataset)
     emit(
         agreement.model_dump(mode="json"),
         as_json=as_json,
@@ -146,7 +138,7 @@ def _fee(plan: StudyPlan, fee: int | None) -> str:
     return f"\n\nYour fee. {in_credits(fee)} for taking part in every round that counts."
 
 
-def _ask(plan: StudyPlan, membership: StudyMembership, fee: int | None) -> None:
+def ask_to_sign(plan: StudyPlan, membership: StudyMembership, fee: int | None) -> None:
     """Show the plan and wait for a yes.
 
     Raises:

@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from clients.data.check import check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset, read_file
-from clients.storage import StudyMembership, open_institution
+from clients.storage import Dataset, StudyMembership, open_institution
 from federation.cli.output import DirOption, JsonOption, emit, group, progress, write_out
 from federation.errors import OperatorError
 from federation.rules.study import PLAN_BYTES_MAX, StudyPlan, open_plan, plan_from_toml
@@ -67,12 +67,8 @@ def check(directory: DirOption, plan: PlanOption = None, name: NameOption = None
     engine = open_institution(directory)
     study = _plan(engine, plan)
     entry = find_dataset(engine, name)
-    checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)
-    used = checked.of_part(study.cohort.part)
-    data = {"dataset": entry.name, "study": study.study_id, **used.summary(study.schema_contract)}
-    if study.cohort.part is not None:
-        data["part"] = study.cohort.part
-    emit(data, as_json=as_json, text=_text(data))
+    data = checked_against(study, entry)
+    emit(data, as_json=as_json, text=checked_text(data))
 
 
 @app.command("embed")
@@ -111,7 +107,20 @@ def embed_text(
     )
 
 
-def _text(data: dict[str, Any]) -> str:
+def checked_against(study: StudyPlan, entry: Dataset) -> dict[str, Any]:
+    """What the institution is told of its own file: exact figures, which never leave it.
+
+    Raises:
+        OperatorError: the file has changed, or a row does not keep the contract; line, column and value are named.
+    """
+    checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)
+    used = checked.of_part(study.cohort.part)
+    data = {"dataset": entry.name, "study": study.study_id, **used.summary(study.schema_contract)}
+    return data if study.cohort.part is None else data | {"part": study.cohort.part}
+
+
+def checked_text(data: dict[str, Any]) -> str:
+    """The same in words."""
     lines = [
         f"{data['source']} keeps the contract of {data['study']}.",
         f"  {data['rows']} rows of {data['subjects']} subjects; {data['positive_rows']} rows are positive.",

@@ -1,34 +1,25 @@
 """``accord node``: make an institution's node, join a study, run, see where it stands."""
 
-from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from clients.cli.dialling import host_of
 from clients.cli.doctor import doctor
+from clients.cli.start import start
+from clients.cli.steps import join_study, run_node
 from clients.folder import NodeFolder, create_node, open_node_folder
-from clients.node import NodeParts, membership_of
-from clients.privacy.budget import BudgetLedger
-from federation.cli.output import DirOption, JsonOption, emit, group, note
-from federation.cli.running import is_running, last_status, running
-from federation.coordinator.history import system_clock
+from federation.cli.output import DirOption, JsonOption, emit, group
+from federation.cli.running import is_running, last_status
 from federation.rules.canonical import sha256_hex
 from federation.rules.invitation import parse_invitation
 from federation.rules.keys import PublicKey
 from federation.rules.replay import begin, replay
 from federation.rules.study import open_plan
-from federation.rules.succession import signers_of
 from federation.settings import make_settings
-from federation.storage.database import write
-
-if TYPE_CHECKING:
-    from clients.node import Node
-    from federation.cli.figures import Sample
 
 app = group("Run an institution's node: it joins a study by invitation and trains where the data is.")
 
+app.command()(start)
 app.command()(doctor)
 
 StudyOption = Annotated[str | None, typer.Option("--study", help="The study's id; default: the newest joined.")]
@@ -88,15 +79,9 @@ def join(
 
     Example: accord node join accord1.eyJ... --dir node
     """
-    from clients.node import join as join_study
-
     opened = open_node_folder(folder)
     invited = parse_invitation(invitation)
-    with host_of(opened, invited.coordinator) as host:
-        plan, envelope = join_study(host, invited)
-    opened.blobs.put(envelope)  # the log's first entry names it: with it the replica can be read by itself
-    with write(opened.engine) as session:
-        session.merge(membership_of(invited, envelope, now=system_clock()))
+    plan = join_study(opened, invited)
     emit(
         {"study": plan.study_id, "site": invited.site, "title": plan.title, "plan_hash": plan.plan_hash},
         as_json=as_json,
@@ -128,48 +113,14 @@ def run(
     Example: accord node run --dir node
     """
     opened = open_node_folder(folder)
-    membership = opened.membership(study)
-    with running(opened.files, opened.settings) as party:
-        from clients.node import Node
-        from federation.cli.health import health
-
-        plan, envelope = open_plan(membership.plan)
-        with host_of(opened, *signers_of(plan, envelope.signer)) as host:
-            node = Node(
-                NodeParts(
-                    key=opened.key,
-                    engine=opened.engine,
-                    registry=opened.registry,
-                    replica=opened.replica(membership.study),
-                    blobs=opened.blobs,
-                    exchange=host,
-                    membership=membership,
-                    evidence=opened.evidence,
-                    consent_batch_s=consent_batch_s,
-                    subject_share_percent=opened.settings.subject_share_percent,
-                )
-            )
-            note(f"{membership.site} takes part in {membership.study}")
-            with health(opened.settings.health, party, partial(_figures, node, opened)):
-                node.run(
-                    party.stop,
-                    until_settled=until_settled,
-                    visit_s=None if visit_minutes is None else 60 * visit_minutes,
-                    on_progress=party.show_status,
-                )
-            party.show_status(node.status())
+    run_node(
+        opened,
+        study,
+        until_settled=until_settled,
+        visit_s=None if visit_minutes is None else 60 * visit_minutes,
+        consent_batch_s=consent_batch_s,
+    )
     emit(last_status(opened.files), as_json=as_json, text="The node has stopped; nothing is lost.")
-
-
-def _figures(node: "Node", opened: NodeFolder) -> Iterator["Sample"]:
-    """What the operators of a running node watch."""
-    from federation.cli.figures import Sample, study_figures, traffic_figures
-
-    yield from study_figures(node.witness.state, party=opened.key.public.did)
-    yield from traffic_figures()
-    budget = BudgetLedger(opened.engine, clock=system_clock)
-    yield Sample("accord_epsilon_spent", budget.spent())
-    yield Sample("accord_epsilon_lifetime", float(budget.terms.epsilon))
 
 
 @app.command()

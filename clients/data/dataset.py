@@ -101,7 +101,7 @@ def add_dataset(
         if before is not None and not replace:
             raise OperatorError(
                 f"The name {named!r} stands for {before.path} as it was at {before.added_at}, which is not this file.",
-                remedy="Choose another --name, or give --replace to use this file from now on (budgets do not change).",
+                remedy="`accord data add` takes another --name, or --replace (budgets stay as they are).",
             )
         session.merge(entry)
     return entry

@@ -33,7 +33,7 @@ COLUMNS: Final = (0, 1, 2, 3, 4, 5, 8, 9, 10, 14)
 """As in the guide."""
 COMMAND_S_MAX: Final = 1800.0
 ROUND_S_MAX: Final = 300.0
-GRANT: Final = "--all --purpose DUO:0000007 --disease MONDO:0005010 --epsilon-max 3"
+TERMS: Final = "--purpose DUO:0000007 --disease MONDO:0005010 --epsilon-max 3"
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def write_data(folder: Path) -> None:
         held += people[3::5]
         kept = [row for at, row in enumerate(people) if at % 5 != 3]
         write_rows(folder / f"{site}.csv", [header, *kept])
+    write_rows(folder / "decisions.csv", [["subject", "action"], *([row[0], "grant"] for row in kept)])
     write_rows(folder / "validation.csv", held)
 
 
@@ -131,10 +132,10 @@ def wait_for(what: str, there: Callable[[], bool], seconds: float) -> None:
         time.sleep(1)
 
 
-def consents(shell: Shell, site: str, whose: str = "") -> None:
+def consents(shell: Shell, site: str) -> None:
     """The patients' part, played by a wallet."""
-    shell.run(f"accord consent wallet --out {site}.wallet --from-csv {site}.csv --subject-column patient_id", whose)
-    shell.run(f"accord consent grant --dir {site} --wallet {site}.wallet {GRANT}", whose)
+    shell.run(f"accord consent wallet --out {site}.wallet --from-csv {site}.csv --subject-column patient_id")
+    shell.run(f"accord consent grant --dir {site} --wallet {site}.wallet --all {TERMS}")
 
 
 def prepare(shell: Shell, stack: ExitStack) -> str:
@@ -163,16 +164,15 @@ def come(shell: Shell, registry: Shell, invitation: str, *, installing: Path | N
         shell.run(f"{sys.executable} -m venv {installing}", "installing")
         pip = f"{installing}/bin/pip install --quiet --constraint {REPOSITORY}/constraints.txt"
         shell.run(f"{pip} {REPOSITORY}[node]", "installing")
-    shell.run("accord node init --dir hungary --name hungary", "joining")
-    shell.run(f"accord node join {invitation} --dir hungary", "joining")
-    shell.run("accord data add hungary.csv --dir hungary --subject patient_id", "joining")
-    consents(shell, "hungary", "patients")
-    shell.run("accord agreement sign --nominal-cohort 230 --yes --dir hungary", "joining")
     started = time.monotonic()
-    with shell.staying("accord node run --dir hungary"):
+    line = (
+        f"accord node start {invitation} --data hungary.csv --subject patient_id --nominal-cohort 230"
+        f" --decisions decisions.csv {TERMS} --yes --dir hungary"
+    )
+    with shell.staying(line):
         wait_for("the first round", lambda: closed_rounds(registry) > 0, ROUND_S_MAX)
         done = time.monotonic()
-        shell.typed.append(Typed("accord node run --dir hungary", done - started, "running"))
+        shell.typed.append(Typed(line, done - started, "all the rest"))
     return done - began
 
 
@@ -189,8 +189,7 @@ def print_typed(typed: list[Typed], whole: float, names: dict[str, str]) -> None
         for long, short in names.items():
             shown = shown.replace(long, short)
         print(f"| `{shown}` | {each.whose} | {each.seconds:.1f} |")
-    own = sum(each.whose != "patients" for each in typed)
-    print(f"| **{len(typed)} commands, {own} without the patients'** | | **{whole:.0f}** |")
+    print(f"| **{len(typed)} commands** | | **{whole:.0f}** |")
     now, load = datetime.now(UTC), os.getloadavg()[0]
     print(f"\nMeasured {now:%Y-%m-%d}, Python {platform.python_version()}, {os.cpu_count()} cores, load {load:.1f}.")
 

@@ -118,7 +118,7 @@ def test_the_guide_shows_every_command_of_the_hand_made_study() -> None:
     """The commands that the release promises are all in the guide's own lines."""
     text = "\n".join(step.command for step in steps())
     promised = """coordinator init|coordinator run|coordinator status|study new|study validate|study publish
-        |study invite|study status|study export|node init|node join|node run|data add|data check|agreement review
-        |agreement sign|consent wallet|consent grant|consent withdraw|consent verify|budget show|rewards statement
-        |log verify|log show"""
+        |study invite|study status|study export|node init|node join|node run|node start|data add|data check
+        |agreement review|agreement sign|consent wallet|consent grant|consent withdraw|consent verify|budget show
+        |rewards statement|log verify|log show"""
     assert [name for name in promised.split("|") if f"accord {name.strip()} " not in text] == []
