@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from sealed_market import COORDINATOR, DIDS, KEYS, Played, draft
+from standby_parsers import standby_parsers
 from study_in_memory import SALT, InMemoryStudy
 
 from clients.apps.project import described
@@ -163,6 +164,7 @@ def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
             **_consents(study),
             **_files(study, folder),
             **_market(),
+            **{name: Parser(*row) for name, row in standby_parsers().items()},
         }
 
 
