@@ -119,3 +119,98 @@ def test_a_coordinator_that_comes_back_is_shown_the_proof_and_ends(told: Told) -
     with pytest.raises(SupersededError, match="this coordinator was silent for too long"):
         told.study.run()
     assert told.study.log.size == size, "it wrote nothing any more"
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[InMemoryStudy, StandbyInMemory]]:
+    """A study that was just started, and its standby, which has seen that."""
+    with InMemoryStudy(tmp_path, rounds={"count": 2}, failover=FAILOVER) as study:
+        standby = StandbyInMemory(study)
+        study.run(between=lambda _closed: study.stop.set())
+        standby.turn()
+        assert standby.history.state.weights
+        yield study, standby
+
+
+def test_while_the_coordinator_answers_nobody_is_asked(running: tuple[InMemoryStudy, StandbyInMemory]) -> None:
+    study, standby = running
+    study.clock.forward(seconds=59)
+    assert standby.turn() == "following"
+    study.clock.forward(seconds=59)
+    assert standby.turn() == "following"
+    assert not standby.asked.load()
+
+
+def test_a_standby_that_alone_lost_the_coordinator_gets_no_promise_and_goes_on_following(
+    running: tuple[InMemoryStudy, StandbyInMemory],
+) -> None:
+    study, standby = running
+    study.network.courier = lambda delivery: (
+        Fate.REQUEST_LOST if delivery.receiver == study.key.public and delivery.sender == KEY.public else Fate.DELIVERED
+    )
+    study.clock.forward(seconds=61)
+    assert [standby.turn() for _ in range(3)] == ["taking over"] * 3
+    assert standby.asked.load()
+    assert all("The coordinator was heard" in standby.standby.problems[each.did] for each in study.state.witnesses)
+    standby.start()
+    study.network.courier = None
+    assert standby.turn() == "following", "it asked once more, nobody had promised anything"
+    assert not standby.asked.load()
+
+
+def test_without_a_quorum_of_witnesses_nothing_happens_until_they_are_back(
+    running: tuple[InMemoryStudy, StandbyInMemory],
+) -> None:
+    study, standby = running
+    study.exchange.close()
+    for site in ("birch", "cedar"):
+        study[site].stop()
+    study.clock.forward(seconds=61)
+    assert [standby.turn() for _ in range(3)] == ["taking over"] * 3
+    assert standby.history.state.began is None
+    standby.start()
+    study["birch"].start()
+    study.clock.forward(seconds=61)
+    standby.until_leading()
+    assert len(standby.entries()[-1].body.promises) == 2  # type: ignore[union-attr]  # term-began
+    study["cedar"].start()
+    assert len(standby.lead().closed) == 2
+
+
+def test_what_only_witnesses_have_is_fetched_from_them(running: tuple[InMemoryStudy, StandbyInMemory]) -> None:
+    """The standby was away when the witnesses cosigned the newest entries."""
+    study, standby = running
+    study.restart()
+    study.meanwhile = lambda: study.state.round is not None and study.stop.set()
+    study.run()
+    study.service._cosign(again_s=0)
+    assert study.log.size > standby.log.size
+    study.exchange.close()
+    study.clock.forward(seconds=61)
+    standby.until_leading()
+    assert standby.log.entries(0, study.log.size) == study.log.entries()
+
+
+def test_a_round_s_end_waits_for_the_standby_that_must_hold_its_table(
+    running: tuple[InMemoryStudy, StandbyInMemory],
+) -> None:
+    """A standby that is there and has not followed yet keeps the round's end from the witnesses."""
+    study, standby = running
+    study.restart()
+    standby.exchange.keep_connected(study.exchange.addresses()[0])
+    cosigned: list[int] = []
+
+    def meanwhile() -> None:
+        if not study.state.closed:
+            standby.turn()
+        elif not cosigned:
+            cosigned.append(len(study.state.closed))
+            latest = study["ash"].parts().replica.latest_checkpoint()
+            assert latest is not None
+            assert latest[0] <= study.state.closed[0].entry_index
+            standby.turn()
+            assert standby.sealed.has(study.state.closed[0].value_table)
+
+    study.meanwhile = meanwhile
+    study.run(between=lambda closed: study.stop.set() if closed else None)
+    assert cosigned
