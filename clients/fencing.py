@@ -150,7 +150,7 @@ class Fence:
             raise PeerError("This witness follows another study.", remedy="Ask the study's own witnesses.")
         if self._made is None and self.silent_s() < failover.after_s and not self._vouched(request.promises, state):
             raise UnavailableError(
-                f"The coordinator was heard {self.silent_s():.0f} s ago; the plan says {failover.after_s} s.",
+                f"The coordinator was heard here within the last {failover.after_s} s.",
                 remedy="Ask again; nothing is promised.",
             )
         return self.bind(state, tree)
