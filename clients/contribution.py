@@ -8,6 +8,7 @@ tells the coordinator one of a few fixed sentences; what exactly was wrong (a li
 institution's own operators.
 """
 
+import base64
 import contextlib
 import json
 import logging
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
 from sqlalchemy import Engine
+from sqlmodel import SQLModel
 
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import find_dataset, load_dataset
@@ -27,7 +30,7 @@ from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import NoiseSource
 from clients.privacy.release import release
 from clients.selection import Selection, select
-from clients.storage import Dataset, RoundUse, StoredUpdate, recall, remember
+from clients.storage import Dataset, KeyValue, RoundUse, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
@@ -35,10 +38,11 @@ from federation.errors import OperatorError, PeerError, PrivacyError, Unavailabl
 from federation.rules.accounting import count_event, derive_noise_multiplier, round_event
 from federation.rules.admission import parameter_count
 from federation.rules.documents import ConsistencyProof, Refusal
-from federation.rules.fixedpoint import Integers, from_fixed, unpack
+from federation.rules.fixedpoint import Integers, from_fixed, pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.study import Agreement, StudyPlan
+from federation.rules.vectors import compressed, unpack_vector
 from federation.storage.blobs import BlobStore
 from federation.storage.code import code_hash
 from federation.storage.database import read, write
@@ -181,7 +185,7 @@ class Contribution:
     def _train(self, task: Task) -> bytes:
         """Make, store and charge this round's update; its signed commitment."""
         plan, study, number = self._plan, self._plan.study_id, task.round_number
-        base = unpack(self._fetch(task.base_model), length=parameter_count(plan))
+        base = unpack_vector(self._fetch(task.base_model), plan.aggregation.encoding, length=parameter_count(plan))
         event = round_event(plan)
         entry = self._find_dataset()
         with _asking_consents():
@@ -195,7 +199,8 @@ class Contribution:
         if not cohort.large_enough:
             self._budget.commit(study, number, count_event(plan), together_with=[use])
             raise _DeclinedError("cohort", "too few people may be used at this moment")
-        prepared = self._prepare(task, self._compute(base, selection), selection)
+        vector, left_out = compressed(self._compute(base, selection), self._left_out(), plan.aggregation)
+        prepared = self._prepare(task, vector, selection)
         for chunk in prepared.chunks:
             self._blobs.put(chunk)
         stored = StoredUpdate(
@@ -210,7 +215,10 @@ class Contribution:
             created_at=format_instant(self._clock()),
         )
         commitment = stored.commitment
-        self._budget.commit(study, number, event, together_with=[stored, use])
+        rows: list[SQLModel] = [stored, use]
+        if plan.aggregation.compression is not None:
+            rows.append(KeyValue(key=self._left_out_key, value=base64.b64encode(pack(left_out)).decode("ascii")))
+        self._budget.commit(study, number, event, together_with=rows)
         self._participation.finish(number, released=True)
         logger.info("round %d: update committed", number)
         return commitment
@@ -294,6 +302,17 @@ class Contribution:
         except PrivacyError as error:
             raise _DeclinedError("unsafe", error.message) from error
 
+    def _left_out(self) -> Integers:
+        """What compression has left out so far, int64 [P]: noised already, so that it costs nothing to send later."""
+        length = parameter_count(self._plan)
+        with read(self._engine) as session:
+            text = recall(session, self._left_out_key)
+        return np.zeros(length, dtype=np.int64) if text is None else unpack(base64.b64decode(text), length=length)
+
+    @property
+    def _left_out_key(self) -> str:
+        return f"left-out/{self._plan.study_id}"
+
     def _prepare(self, task: Task, vector: Integers, selection: Selection) -> PreparedUpdate:
         checkpoint = self._registry.checkpoint()
         proof: tuple[bytes, ...] = ()
@@ -306,6 +325,7 @@ class Contribution:
             round_number=task.round_number,
             base_model=task.base_model,
             nonce=secrets.token_bytes(NONCE_BYTES),
+            aggregation=self._plan.aggregation,
             provenance=Provenance(
                 event=dict(round_event(self._plan)),
                 consent_checkpoint=checkpoint.to_bytes().decode("utf-8"),

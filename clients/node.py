@@ -48,12 +48,12 @@ from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX
-from federation.rules.fixedpoint import packed_size
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_agreement, open_plan
 from federation.rules.succession import signers_of
+from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
 from federation.storage.evidence import EvidenceStore, MemoryEvidence
@@ -360,13 +360,14 @@ class Node:
         raise away
 
     def _fetch_from(self, peer: PublicKey, name: str) -> bytes:
+        longest = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
         return fetch_blob(
             self._parts.exchange,
             peer,
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
-            max_bytes=max(CHUNK_BYTES_MAX, packed_size(parameter_count(self._plan))),
+            max_bytes=max(CHUNK_BYTES_MAX, longest),
         )
 
     def _finished(self) -> bool:

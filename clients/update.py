@@ -5,8 +5,10 @@ from typing import Any
 
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX, Commitment, ConsistencyProof, Update
-from federation.rules.fixedpoint import Integers, pack
+from federation.rules.fixedpoint import Integers
 from federation.rules.keys import PublicKey
+from federation.rules.terms import Aggregation
+from federation.rules.vectors import pack_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ def prepare_update(
     base_model: str,
     nonce: bytes,
     provenance: Provenance,
+    aggregation: Aggregation,
 ) -> PreparedUpdate:
     """Build the documents of one round.
 
@@ -50,8 +53,9 @@ def prepare_update(
         base_model: SHA-256 of the model that was trained on.
         nonce: 32 fresh random bytes; without them nobody could tell a commitment from a copy.
         provenance: event, consent checkpoint, dataset commitment, code.
+        aggregation: the plan's; it says how updates are written.
     """
-    packed = pack(vector)
+    packed = pack_update(vector, aggregation)
     chunks = cut(packed)
     update = Update(
         study=study,

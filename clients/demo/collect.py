@@ -26,10 +26,11 @@ from federation.rules import accounting, audit
 from federation.rules.admission import parameter_count
 from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
-from federation.rules.fixedpoint import from_fixed, unpack
+from federation.rules.fixedpoint import from_fixed
 from federation.rules.keys import PublicKey
 from federation.rules.state import StudyState
 from federation.rules.validation import read_validation
+from federation.rules.vectors import unpack_vector
 from federation.storage.database import read
 
 
@@ -88,7 +89,7 @@ def _uses(node: NodeFolder, study: str) -> dict[int, RoundUse]:
 
 
 def _parameters(state: StudyState, name: str, opened: CoordinatorFolder) -> Any:
-    return unpack(opened.blobs.get(name), length=parameter_count(state.plan))
+    return unpack_vector(opened.blobs.get(name), state.plan.aggregation.encoding, length=parameter_count(state.plan))
 
 
 def _people(demo: Demo, site: str, words: Mapping[str, str], uses: Mapping[int, RoundUse]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from federation.network.probe import Line, measure
 from federation.rules.accounting import round_event
 from federation.rules.admission import parameter_count
 from federation.rules.encoding import SubjectBatch, feature_names
-from federation.rules.fixedpoint import packed_size
 from federation.rules.keys import PublicKey
 from federation.rules.study import StudyPlan
+from federation.rules.vectors import vector_bytes_max
 
 _CONNECT_S: Final = 10.0
 _MEASURE_S: Final = 1.5
@@ -123,7 +123,7 @@ def round_time(plan: StudyPlan, nominal_cohort: int, line: Line | None) -> Findi
     training_s = time.monotonic() - began
     return findings.round_time(
         training_s=training_s,
-        model_bytes=packed_size(parameter_count(plan)),
+        model_bytes=vector_bytes_max(parameter_count(plan), plan.aggregation.encoding),
         measured=line,
         deadline_s=plan.rounds.deadline_s,
     )

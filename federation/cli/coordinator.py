@@ -101,7 +101,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
     """A study's status from its log, with what the running process adds (who is connected)."""
     from federation.coordinator.membership import Membership
     from federation.coordinator.pausing import paused
-    from federation.coordinator.status import awaited, phase
+    from federation.coordinator.status import awaited, phase, predicted_s
 
     history = opened.history(study)
     state = history.state
@@ -121,6 +121,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "log_size": state.size,
         "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
         "agreements": sorted(agreement.site for agreement in state.agreements.values()),
+        "predicted_s": predicted_s(state),
         "awaited": awaited(history, invited=invited, connected=there if alive else None, pause=pause),
         "connected": connected,
         "problems": live.get("problems", {}),
@@ -136,6 +137,8 @@ def status_text(data: dict[str, Any]) -> str:
         lines.append(f"rounds     {data['round']} of {data['rounds']}")
         lines += [f"aborted    {data['aborted']}"] if data.get("aborted") else []
         lines.append(f"connected  {', '.join(data['connected']) or 'nobody'}")
+        if data.get("predicted_s") is not None:
+            lines.append(f"predicted  {data['predicted_s']:.0f} s from a round's opening to enough updates")
         lines += [f"awaited    {item['site']}: {item['for']}" for item in data["awaited"]] or ["awaited    nobody"]
     lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]
     lines.append(f"running    {'yes' if data['running'] else 'no'}")

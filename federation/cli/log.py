@@ -192,6 +192,7 @@ _TEXTS: Final[dict[str, Callable[[Any, dict[str, str]], str]]] = {
         f"study started with {len(body.weights)} institutions; first model {body.base_model[:_HASH_SHOWN]}"
     ),
     "round-opened": lambda body, _: f"round opened until {body.deadline}",
+    "commitment-late": lambda _body, _sites: "committed too late: commitments were closed",
     "round-reopened": lambda body, _: f"round reopened until {body.deadline}",
     "update-committed": lambda _body, _sites: "committed to an update",
     "participation-refused": _refusal,

@@ -17,17 +17,17 @@ from contextlib import suppress
 from typing import Final
 
 from federation.errors import AccordError, PeerError, SupersededError, UnavailableError
-from federation.network.blobs import fetch_blob, serve_blobs
+from federation.network.blobs import bring_blob, fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
 from federation.rules.documents import CHUNK_BYTES_MAX, Update, open_signed
 from federation.rules.entries import Entry, RoundClosed, StudySettled, StudyStarted, UpdateAdmitted
-from federation.rules.fixedpoint import packed_size
 from federation.rules.keys import PublicKey
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan, read
 from federation.rules.succession import open_next, proves_takeover
 from federation.rules.validation import SALT_BYTES, validation_commitment
+from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.log import MerkleLog
 
@@ -215,7 +215,8 @@ class Follower:
     def _fetch(self, peer: PublicKey, entry: Entry, state: StudyState) -> None:
         """Fetch the blobs that ``entry`` rests on."""
         body = entry.body
-        model_bytes = max(CHUNK_BYTES_MAX, packed_size(parameter_count(state.plan)))
+        longest = vector_bytes_max(parameter_count(state.plan), state.plan.aggregation.encoding)
+        model_bytes = max(CHUNK_BYTES_MAX, longest)
         if isinstance(body, StudyStarted):
             self._blob(peer, body.base_model, model_bytes)
         elif isinstance(body, UpdateAdmitted):
@@ -233,7 +234,7 @@ class Follower:
 
     def _table(self, peer: PublicKey, name: str) -> None:
         try:
-            fetch_blob(
+            bring_blob(
                 self._exchange,
                 peer,
                 name,
@@ -249,7 +250,7 @@ class Follower:
             ) from error
 
     def _blob(self, peer: PublicKey, name: str, max_bytes: int) -> None:
-        fetch_blob(self._exchange, peer, name, self._blobs, timeout_s=_BLOB_S_MAX, max_bytes=max_bytes)
+        bring_blob(self._exchange, peer, name, self._blobs, timeout_s=_BLOB_S_MAX, max_bytes=max_bytes)
 
 
 def fetch_plan(exchange: Exchange, peer: PublicKey, reply: FollowReply, blobs: BlobStore) -> bytes:

@@ -9,20 +9,21 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from federation.errors import AccordError, PeerError
 from federation.flower.grid import ExchangeGrid, node_id_of
 from federation.flower.strategy import AccordStrategy
-from federation.network.blobs import fetch_blob
 from federation.network.exchange import Exchange
 from federation.rules.admission import AdmissionError, check_arrays, check_update, parameter_count
-from federation.rules.audit import Vector
-from federation.rules.documents import CHUNK_BYTES_MAX, Commitment, Refusal, Update, open_signed
+from federation.rules.cohorts import invited, may_close
+from federation.rules.documents import Commitment, Refusal, open_signed
 from federation.rules.entries import (
+    CommitmentLate,
     CommitmentsClosed,
+    Measured,
     ParticipationRefused,
     RoundClosed,
     RoundOpened,
@@ -31,12 +32,13 @@ from federation.rules.entries import (
     UpdateCommitted,
     UpdateRefused,
 )
-from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
 from federation.rules.state import RoundState
+from federation.rules.vectors import pack_vector, unpack_vector
 from federation.storage.blobs import BlobStore
 
+from .gathering import Gathering
 from .history import StudyHistory
 from .valuing import Valuer
 
@@ -44,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 _RESEND_S = 2.0
 _POLL_S = 0.02
-_BLOB_TIMEOUT_S = 30.0
 
 OnReply = Callable[[PublicKey, Any], None]
 
@@ -83,15 +84,37 @@ class RoundRunner:
         self._valuer = valuer
         self._stop = stop
         self._on_turn = on_turn
+        plan = history.state.plan
+        self._tasks: dict[str, PublicKey] = {}
+        self._gathering = Gathering(exchange, blobs, lambda update, packed: check_arrays(update, packed, plan))
 
-    def open(self) -> None:
-        """Append the next round's opening."""
+    def open(self, there: Collection[str]) -> None:
+        """Append the next round's opening; ``there``: the parties (did) that are connected, or visited lately."""
         state = self._history.state
         if state.model is None:
             raise ValueError("the study has not started")
         now = self._history.now()
-        body = RoundOpened(base_model=state.model, participants=state.active, deadline=self._deadline(now))
+        measured = None
+        if state.plan.rounds.invite is not None:
+            measured = tuple(self._measured(did, there=did in there) for did in state.active)
+        body = RoundOpened(
+            base_model=state.model,
+            participants=invited(state, measured or ()),
+            deadline=self._deadline(now),
+            measured=measured,
+        )
         self._history.append(body, round_number=len(state.closed) + 1)
+
+    def _measured(self, did: str, *, there: bool) -> Measured:
+        """What this process measured last of a party, else what the log says."""
+        party, before = PublicKey.from_did(did), self._history.state.measured.get(did)
+        request_s = self._grid.request_s(party)
+        return Measured(
+            party=did,
+            there=there,
+            request_ms=round(1000 * request_s) if request_s is not None else before and before.request_ms,
+            bytes_s=self._gathering.bytes_s(party) or (before and before.bytes_s),
+        )
 
     def reopen(self) -> None:
         """Give the round that a former process left open a new deadline, if its own has passed."""
@@ -135,14 +158,16 @@ class RoundRunner:
         self._grid.set_nodes(PublicKey.from_did(did) for did in current.participants)
         messages = self._strategy.configure_train(current.number, self._strategy.no_arrays(), config, self._grid)
 
-        def answered() -> set[str]:
+        self._tasks = {message.metadata.message_id: self._party_of(message) for message in messages}
+
+        def unanswered() -> set[str]:
             now = self._current()
-            return set(now.commitments) | set(now.refusals)
+            return set(now.participants) - set(now.commitments) - set(now.refusals)
 
         self._converse(
             messages,
-            wanted=lambda: set(current.participants) - answered(),
-            until=lambda: self._history.now() >= current.deadline,
+            wanted=unanswered,
+            until=lambda: may_close(state.plan, self._current(), self._history.now()),
             on_reply=self._log_answer,
         )
 
@@ -171,14 +196,23 @@ class RoundRunner:
             now = self._current()
             return set(now.commitments) - set(now.admitted) - set(now.rejected)
 
-        self._converse(messages, wanted=undecided, until=lambda: time.monotonic() >= deadline, on_reply=self._admit)
+        self._converse(
+            messages,
+            wanted=undecided,
+            busy=lambda: self._gathering.under_way,
+            until=lambda: time.monotonic() >= deadline,
+            on_reply=self._take_up,
+            on_turn=self._decide,
+        )
         if self._stop.is_set():
             return
+        coming = self._gathering.under_way
         for did in sorted(undecided()):
-            self._refuse(PublicKey.from_did(did), AdmissionError("not-revealed", "no answer before the deadline"))
+            what = "its arrays had not arrived at the deadline" if did in coming else "no answer before the deadline"
+            self._refuse(PublicKey.from_did(did), AdmissionError("not-revealed", what))
 
-    def _admit(self, party: PublicKey, reply: Any) -> None:
-        """Check a shown update, fetch its arrays, check them, and log the decision."""
+    def _take_up(self, party: PublicKey, reply: Any) -> None:
+        """Check a shown update; its arrays are fetched and checked in the background, and then decided on."""
         name, data = self._strategy.answer_of(reply)
         state = self._history.state
         current = self._current()
@@ -194,19 +228,41 @@ class RoundRunner:
                 commitment=current.commitments[party.did],
                 consent_log=state.consent_logs.get(party.did),
             )
-            check_arrays(update, self._fetch(party, update), state.plan)
         except AdmissionError as error:
             self._refuse(party, error)
             return
-        self._history.append(UpdateAdmitted(envelope=data.decode("utf-8")), round_number=current.number, party=party)
+        self._gathering.begin(party, data, update)
 
-    def _fetch(self, party: PublicKey, update: Update) -> bytes:
-        for name in update.chunks:
-            if not self._blobs.has(name):
-                fetch_blob(
-                    self._exchange, party, name, self._blobs, timeout_s=_BLOB_TIMEOUT_S, max_bytes=CHUNK_BYTES_MAX
-                )
-        return b"".join(self._blobs.get(name) for name in update.chunks)
+    def _log_late(self) -> None:
+        """Log the commitments that came although commitments are closed: nobody is dropped in silence."""
+        for reply in self._grid.pull_messages(list(self._tasks)):
+            party, current = self._tasks[reply.metadata.reply_to_message_id], self._current()
+            if party.did in {*current.commitments, *current.refusals, *current.late}:
+                continue
+            try:
+                name, data = self._strategy.answer_of(reply)
+                if name == "commitment":
+                    _, envelope = open_signed(Commitment, data, signer=party)
+                    body = CommitmentLate(envelope=envelope.to_bytes().decode("utf-8"))
+                    self._history.append(body, round_number=current.number, party=party)
+            except AccordError as error:
+                self._ignore(party, error)
+
+    def _decide(self) -> None:
+        """Log the decision about every update whose arrays have come, or proved to be wrong; and who came too late."""
+        self._log_late()
+        number = self._current().number
+        for done in self._gathering.ended():
+            if done.error is None:
+                body = UpdateAdmitted(envelope=done.data.decode("utf-8"))
+                self._history.append(body, round_number=number, party=done.party)
+            elif isinstance(done.error, AdmissionError):
+                self._refuse(done.party, done.error)
+            else:
+                self._ignore(done.party, done.error)
+
+    def _ignore(self, party: PublicKey, error: AccordError) -> None:
+        logger.warning("answer of %s ignored: %s", self._history.state.site(party.did), error.message)
 
     def _refuse(self, party: PublicKey, error: AdmissionError) -> None:
         logger.warning("update of %s refused: %s", self._history.state.site(party.did), error.message)
@@ -218,18 +274,16 @@ class RoundRunner:
 
     def _close(self, current: RoundState) -> None:
         state = self._history.state
-        base = unpack(self._blobs.get(current.base_model), length=parameter_count(state.plan))
+        encoding = state.plan.aggregation.encoding
+        base = unpack_vector(self._blobs.get(current.base_model), encoding, length=parameter_count(state.plan))
         quorate = len(current.admitted) >= state.plan.rounds.quorum
         counted = dict(current.admitted) if quorate else {}
-        vectors: dict[str, Vector] = {
-            did: check_arrays(update, b"".join(self._blobs.get(name) for name in update.chunks), state.plan)
-            for did, update in sorted(counted.items())
-        }
+        vectors = self._gathering.take(counted)
         result = self._strategy.aggregate_vectors(base, vectors, state.weights)
         body = RoundClosed(
             outcome="aggregated" if quorate else "no-quorum",
             updates={did: update.update for did, update in counted.items()},
-            model=self._blobs.put(pack(result)),
+            model=self._blobs.put(pack_vector(result, encoding)),
             value_table=self._valuer.seal(state, base=base, updates=vectors),
         )
         self._history.append(body, round_number=current.number)
@@ -241,8 +295,12 @@ class RoundRunner:
         wanted: Callable[[], set[str]],
         until: Callable[[], bool],
         on_reply: OnReply,
+        busy: Callable[[], Collection[str]] = tuple,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """Push each message to its node, again when it comes back, and handle replies as they arrive.
+
+        Who is ``wanted`` and ``busy`` (did) has answered, and is waited for without being asked again.
 
         A node's misbehaviour is logged and ends nothing: the others go on, and at the deadline it has not answered.
         """
@@ -254,7 +312,7 @@ class RoundRunner:
             if not missing:
                 return
             self._on_turn()
-            there = self._exchange.connected()
+            there = {party for party in self._exchange.connected() if party.did not in busy()}
             due = [
                 party
                 for party in by_party
@@ -269,7 +327,8 @@ class RoundRunner:
                 try:
                     on_reply(party, reply)
                 except AccordError as error:
-                    logger.warning("answer of %s ignored: %s", self._history.state.site(party.did), error.message)
+                    self._ignore(party, error)
+            on_turn()
             time.sleep(_POLL_S)
 
     def _party_of(self, message: Any) -> PublicKey:

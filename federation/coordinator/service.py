@@ -20,9 +20,9 @@ from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
-from federation.rules.fixedpoint import pack
 from federation.rules.replay import weights_of
 from federation.rules.state import StudyState
+from federation.rules.vectors import pack_vector
 from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory, system_clock
@@ -39,7 +39,7 @@ from .protocols import (
 from .relay import Relay
 from .replication import Replication, check_leads, seal_validation, serve_sealed
 from .rounds import RoundRunner
-from .status import awaited, awaited_cosignatures, phase
+from .status import awaited, awaited_cosignatures, phase, predicted_s
 from .valuing import Valuer
 from .witnessing import Witnessing
 
@@ -169,6 +169,7 @@ class StudyService:
             "rounds": state.plan.rounds.count,
             "log_size": state.size,
             "connected": sorted(names.get(peer.did, peer.did) for peer in connected),
+            "predicted_s": predicted_s(state),
             "awaited": awaited(
                 self._history,
                 invited=self._parts.membership.invited(),
@@ -213,7 +214,8 @@ class StudyService:
     def _start(self, state: StudyState) -> bool:
         if len(state.agreements) < state.plan.rounds.participants:
             return False
-        model = self._parts.blobs.put(pack(initial_model(state.plan, self._parts.seed)))
+        first = pack_vector(initial_model(state.plan, self._parts.seed), state.plan.aggregation.encoding)
+        model = self._parts.blobs.put(first)
         self._history.append(StudyStarted(weights=weights_of(state), base_model=model))
         self._cosign(again_s=0)
         return True
@@ -226,10 +228,11 @@ class StudyService:
             self._quorum_since = None
             return False
         self._quorum_since = self._quorum_since or time.monotonic()
-        if len(present) < len(state.active) and time.monotonic() - self._quorum_since < _GRACE_S:
+        wanted = min(state.plan.rounds.invite or len(state.active), len(state.active))
+        if len(present) < wanted and time.monotonic() - self._quorum_since < _GRACE_S:
             return False
         self._quorum_since = None
-        self._rounds.open()
+        self._rounds.open(there)
         return True
 
     def _seen(self) -> set[str]:

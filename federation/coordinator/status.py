@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from federation.rules.checkpoint import finality_quorum
+from federation.rules.cohorts import round_ms
 from federation.rules.instant import format_instant
 from federation.rules.state import RoundState, StudyState
 
@@ -26,6 +27,15 @@ def phase(state: StudyState, pause: Pause | None = None) -> str:
     if state.complete:
         return "settling"
     return "between rounds" if pause is None else "paused"
+
+
+def predicted_s(state: StudyState) -> float | None:
+    """How long after its opening the round in progress, or else the next, has enough updates: what the log predicts.
+
+    None: too few institutions have answered yet, or no round is to come.
+    """
+    predicted = None if state.complete or state.settled else round_ms(state)
+    return None if predicted is None else predicted / 1000
 
 
 def awaited(
@@ -97,6 +107,8 @@ def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[di
     if current.phase == "open":
         due = [did for did in current.participants if did not in {*current.commitments, *current.refusals}]
         what = f"its commitment to round {current.number}, until {format_instant(current.deadline)}"
+        if state.plan.rounds.enough is not None:
+            what += f" or until {state.plan.rounds.enough} have committed ({len(current.commitments)} have)"
     else:
         due = [did for did in current.commitments if did not in {*current.admitted, *current.rejected}]
         what = f"showing its update of round {current.number}"

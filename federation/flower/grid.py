@@ -61,6 +61,7 @@ class ExchangeGrid(Grid):
         self._asked: dict[str, Metadata] = {}
         self._under_way: set[str] = set()
         self._resting: dict[str, float] = {}
+        self._took_s: dict[PublicKey, float] = {}
         self._replies: dict[str, Message] = {}
         self._changed = threading.Condition()
         if nodes is not None:
@@ -70,6 +71,10 @@ class ExchangeGrid(Grid):
     def set_nodes(self, nodes: Iterable[PublicKey]) -> None:
         """Say who belongs to the run, present or not."""
         self._nodes = {node_id_of(peer): peer for peer in nodes}
+
+    def request_s(self, peer: PublicKey) -> float | None:
+        """How long the last message to ``peer`` took to be acknowledged, in seconds; None: none was."""
+        return self._took_s.get(peer)
 
     def set_run(self, run: Run) -> None:
         """See :class:`flwr.serverapp.Grid`."""
@@ -156,6 +161,7 @@ class ExchangeGrid(Grid):
             now = time.monotonic()
             with self._changed:
                 self._resting[metadata.message_id] = now + _REST * (now - began)
+                self._took_s[peer] = now - began
         except UnavailableError as error:
             logger.debug("%s", error.message)
         except AccordError as error:

@@ -20,7 +20,10 @@ from federation.storage.blobs import BlobStore
 
 BLOB: Final = "/accord/blob/2"
 PIECE_BYTES: Final = 1 << 20
-"""The longest piece."""
+"""The first piece; those that follow a quick one are twice as long each, up to ``PIECE_BYTES_MAX``."""
+PIECE_BYTES_MAX: Final = 4 << 20
+_QUICK_S: Final = 0.25
+"""A piece that takes no longer is followed by a longer one: every request costs four crossings of the line."""
 _REQUEST_BYTES_MAX: Final = 256
 _SIZE_BYTES: Final = 8
 _NAME_DIGITS: Final = 64
@@ -39,7 +42,7 @@ def serve_blobs(exchange: Exchange, store: BlobStore, *, protocol: str = BLOB, o
         if not isinstance(document, dict) or set(document) != {"name", "offset", "length"}:
             raise _refused("the request does not have exactly the fields name, offset and length")
         offset, length = _whole(document["offset"]), _whole(document["length"])
-        size, piece = store.piece(_checked(document["name"]), offset, min(length, PIECE_BYTES))
+        size, piece = store.piece(_checked(document["name"]), offset, min(length, PIECE_BYTES_MAX))
         return size.to_bytes(_SIZE_BYTES, "big") + piece
 
     exchange.serve(protocol, handle, max_bytes=_REQUEST_BYTES_MAX)
@@ -70,6 +73,21 @@ def fetch_blob(
         UnavailableError: the peer does not have it, or does not answer in time; what came is kept for the next attempt.
         PeerError: what came does not hash to ``name``, or breaks the protocol; nothing of it is kept.
     """
+    bring_blob(exchange, peer, name, store, timeout_s=timeout_s, max_bytes=max_bytes, protocol=protocol)
+    return store.get(name)
+
+
+def bring_blob(
+    exchange: Exchange,
+    peer: PublicKey,
+    name: str,
+    store: BlobStore,
+    *,
+    timeout_s: float,
+    max_bytes: int,
+    protocol: str = BLOB,
+) -> None:
+    """As :func:`fetch_blob`, for a caller that does not want the bytes now: they are not read and hashed once more."""
     deadline = time.monotonic() + timeout_s
     alone = _fetching.setdefault(_checked(name), threading.Lock())
     if not alone.acquire(timeout=timeout_s):
@@ -87,7 +105,6 @@ def fetch_blob(
         raise
     finally:
         alone.release()
-    return store.get(name)
 
 
 def _complete(
@@ -102,6 +119,7 @@ def _complete(
 ) -> None:
     """Fetch what is missing of an unfinished blob, piece by piece."""
     size: int | None = None
+    length = PIECE_BYTES
 
     def take(answer: bytes, *, whole: bool) -> None:
         """Check and keep what a request brought (the beginning of an answer: what there is of it)."""
@@ -111,8 +129,8 @@ def _complete(
         here, announced, piece = store.begun(name), int.from_bytes(answer[:_SIZE_BYTES], "big"), answer[_SIZE_BYTES:]
         if len(answer) < _SIZE_BYTES or announced > max_bytes or (size is not None and announced != size):
             raise _refused(f"{peer.did} announces {announced} bytes for {name}; at most {max_bytes} are allowed")
-        expected = min(PIECE_BYTES, announced - here)
-        if expected < len(piece) or (whole and expected != len(piece)):
+        expected = min(length, announced - here)
+        if expected < len(piece) or (whole and not piece and expected):
             raise _refused(f"{peer.did} sent {len(piece)} bytes of {name} where {expected} were due")
         store.extend(name, here, piece)
         size = announced
@@ -121,16 +139,19 @@ def _complete(
         patience_s = deadline - time.monotonic()
         if patience_s <= 0:
             raise _late(name)
-        request = canonical_bytes({"name": name, "offset": store.begun(name), "length": PIECE_BYTES})
+        request = canonical_bytes({"name": name, "offset": store.begun(name), "length": length})
+        began = time.monotonic()
         answer = exchange.request(
             peer,
             protocol,
             request,
             timeout_s=patience_s,
-            max_bytes=_SIZE_BYTES + PIECE_BYTES,
+            max_bytes=_SIZE_BYTES + length,
             on_break=partial(take, whole=False),
         )
         take(answer, whole=True)
+        if time.monotonic() - began < _QUICK_S:
+            length = min(2 * length, PIECE_BYTES_MAX)
 
 
 def _whole(value: object) -> int:

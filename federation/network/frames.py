@@ -44,9 +44,10 @@ class FrameReader:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.bytes_max = max_bytes
         self._header = bytearray()
-        self._body = bytearray()
+        self._body: list[bytes] = []
+        self._taken = 0
         self._length: int | None = None
 
     @property
@@ -54,7 +55,7 @@ class FrameReader:
         """How many bytes to read next, at most; 0 when the frame is complete."""
         if self._length is None:
             return HEADER_BYTES - len(self._header)
-        return min(self._length - len(self._body), _READ_BYTES_MAX)
+        return min(self._length - self._taken, _READ_BYTES_MAX)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream.
@@ -65,24 +66,25 @@ class FrameReader:
         """
         if not data:
             raise UnavailableError(
-                f"A message broke off after {len(self._header) + len(self._body)} bytes.", remedy="Try again."
+                f"A message broke off after {len(self._header) + self._taken} bytes.", remedy="Try again."
             )
         if len(data) > self.wanted:
             raise _refused("more bytes came than its length announced")
         if self._length is not None:
-            self._body += data
+            self._body.append(data)
+            self._taken += len(data)
             return
         self._header += data
         if len(self._header) == HEADER_BYTES:
             length = int.from_bytes(self._header, "big")
-            if length > self._max_bytes:
-                raise _refused(f"it announces {length} bytes, more than the {self._max_bytes} allowed")
+            if length > self.bytes_max:
+                raise _refused(f"it announces {length} bytes, more than the {self.bytes_max} allowed")
             self._length = length
 
     @property
     def begun(self) -> bytes:
         """What has arrived of the payload."""
-        return bytes(self._body)
+        return b"".join(self._body)
 
     def payload(self) -> bytes:
         """The payload of a complete frame.
@@ -92,7 +94,7 @@ class FrameReader:
         """
         if self.wanted:
             raise _refused("it is not complete")
-        return bytes(self._body)
+        return b"".join(self._body)
 
 
 def _refused(why: str) -> PeerError:

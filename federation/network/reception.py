@@ -21,6 +21,7 @@ from federation.network import streams
 from federation.network.answers import answer
 from federation.network.exchange import Gate, Handler
 from federation.network.liveness import HEARTBEAT, Liveness
+from federation.network.quick import widen
 from federation.rules.keys import PublicKey
 
 IDLE_S_MAX: Final = 20.0
@@ -90,6 +91,8 @@ class Reception:
             await streams.abandon(stream)
 
     async def _answer(self, protocol: str, service: Service, peer: PublicKey, stream: INetStream) -> None:
+        if self._allowed(peer):
+            await widen(stream, service.max_bytes)
         payload = await streams.read_frame(
             stream, service.max_bytes, idle_s_max=IDLE_S_MAX, bytes_s_min=BYTES_PER_S_MIN
         )

@@ -28,13 +28,13 @@ from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.swarm import Swarm
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
-from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from federation.errors import OperatorError, UnavailableError
 from federation.network.addresses import PORT_MAX
+from federation.network.quick import QuickNoise
 from federation.rules.keys import PrivateKey
 
 _OUT_OF_REACH: Final = 1_000_000
@@ -48,7 +48,7 @@ def noise_host(key: PrivateKey, listen: Multiaddr | None) -> IHost:
     pair = create_new_key_pair(key.seed)
     host = new_host(
         key_pair=pair,
-        sec_opt={NOISE: NoiseTransport(pair, noise_privkey=create_noise_key_pair().private_key)},
+        sec_opt={NOISE: QuickNoise(pair, noise_privkey=create_noise_key_pair().private_key)},
         muxer_opt={TProtocol(YAMUX): Yamux},
         listen_addrs=None if listen is None else [listen],
         disable_identify_address_discovery=True,

@@ -17,10 +17,10 @@ from federation.rules.canonical import canonical_bytes, sha256_hex
 from federation.rules.checkpoint import Checkpoint, open_checkpoint
 from federation.rules.documents import CHUNK_BYTES_MAX, Update, open_signed
 from federation.rules.families import size
-from federation.rules.fixedpoint import packed_size, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import verify_consistency
 from federation.rules.study import StudyPlan
+from federation.rules.vectors import unpack_update, update_sizes
 
 REASONS: Final[Mapping[str, str]] = {
     "malformed": "the update or its arrays are not readable, or not what its signature covers",
@@ -95,7 +95,8 @@ def check_update(
         update, _ = open_signed(Update, data, signer=party)
     except PeerError as error:
         raise AdmissionError("malformed", error.message) from error
-    if update.update_bytes != packed_size(parameter_count(plan)):  # before anybody fetches that much
+    sizes = update_sizes(parameter_count(plan), plan.aggregation)
+    if update.update_bytes not in sizes:  # before anybody fetches that much
         raise AdmissionError("malformed", f"{update.update_bytes} bytes are not this plan's model")
     if len(update.chunks) != -(-update.update_bytes // CHUNK_BYTES_MAX):
         raise AdmissionError("malformed", f"{len(update.chunks)} chunks are not the update's")
@@ -124,7 +125,7 @@ def check_arrays(update: Update, packed: bytes, plan: StudyPlan) -> np.ndarray[A
     if len(packed) != update.update_bytes or sha256_hex(packed) != update.update:
         raise AdmissionError("malformed", "the arrays are not the ones that were signed")
     try:
-        vector = unpack(packed, length=parameter_count(plan))
+        vector = unpack_update(packed, plan.aggregation, length=parameter_count(plan))
     except PeerError as error:
         raise AdmissionError("malformed", error.message) from error
     if not norm_within(vector, plan.aggregation.norm_bound):

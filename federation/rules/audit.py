@@ -18,12 +18,12 @@ from federation.rules.aggregation import aggregate, rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
-from federation.rules.fixedpoint import pack, unpack
 from federation.rules.payouts import fees_due
 from federation.rules.rewards import lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
 from federation.rules.valuation import method_named
+from federation.rules.vectors import pack_vector, unpack_vector
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
 Blobs = Callable[[str], bytes]
@@ -38,7 +38,8 @@ def round_vectors(done: ClosedRound, state: StudyState, blobs: Blobs) -> tuple[V
     Raises:
         PeerError: a blob is missing, altered, or breaks an admission rule.
     """
-    base = unpack(_blob(done.base_model, blobs), length=parameter_count(state.plan))
+    encoding, length = state.plan.aggregation.encoding, parameter_count(state.plan)
+    base = unpack_vector(_blob(done.base_model, blobs), encoding, length=length)
     updates = {}
     for did, update in sorted(done.admitted.items()):
         packed = b"".join(_blob(name, blobs) for name in update.chunks)
@@ -53,7 +54,8 @@ def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
         PeerError: the logged model is not the exact aggregate of the admitted updates.
     """
     base, updates = round_vectors(done, state, blobs)
-    result = sha256_hex(pack(aggregate(base, updates, state.weights, rule_of(state.plan))))
+    model = aggregate(base, updates, state.weights, rule_of(state.plan))
+    result = sha256_hex(pack_vector(model, state.plan.aggregation.encoding))
     if result != done.model:
         raise PeerError(
             f"Round {done.number}: the logged model {done.model[:12]} is not its updates' aggregate ({result[:12]}).",

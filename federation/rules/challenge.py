@@ -23,18 +23,19 @@ from pydantic import Field
 from federation.errors import OperatorError, PeerError
 from federation.rules.admission import parameter_count
 from federation.rules.aggregation import aggregate, rule_of
-from federation.rules.audit import UTILITY_UNIT, Vector, read_table, same_utility
+from federation.rules.audit import UTILITY_UNIT, read_table, same_utility
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import SIZE_MAX, Checkpoint, SignedCheckpoint, open_checkpoint
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_signed_entry
 from federation.rules.families import Model
-from federation.rules.fixedpoint import Floats, from_fixed, unpack
+from federation.rules.fixedpoint import Floats, from_fixed
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, leaf_hash, verify_inclusion
 from federation.rules.study import StudyPlan, open_plan, read
 from federation.rules.succession import signers_of
 from federation.rules.validation import read_validation, validation_commitment
+from federation.rules.vectors import unpack_update, unpack_vector
 from federation.rules.wire import Did, Sha256Hex, Wire
 
 CHALLENGE_BYTES_MAX: Final = 256 << 20
@@ -210,8 +211,11 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
         _bytes(shown.table), name=closed.value_table, study=plan.study_id, number=closing.round, players=closed.updates
     )
     batch = _rows(shown, plan)
-    base = _vector(shown.base, opened.base_model, plan)
-    updates = {did: _vector(text, closed.updates[did], plan) for did, text in shown.updates.items()}
+    length, form = parameter_count(plan), plan.aggregation
+    base = unpack_vector(_blob(shown.base, opened.base_model), form.encoding, length=length)
+    updates = {
+        did: unpack_update(_blob(text, closed.updates[did]), form, length=length) for did, text in shown.updates.items()
+    }
     model = aggregate(base, updates, started.weights, rule_of(plan))
     mask = sum(1 << place for place, did in enumerate(table.players) if did in updates)
     return Finding(
@@ -262,14 +266,14 @@ def _rows(shown: Challenge, plan: StudyPlan) -> SubjectBatch:
         raise _refused(error.message) from error
 
 
-def _vector(text: str, name: str, plan: StudyPlan) -> Vector:
+def _blob(text: str, name: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise _refused("a vector is not base64") from None
     if _encoded(data) != text or sha256_hex(data) != name:
         raise _refused(f"a vector is not {name[:12]}, which the log names")
-    return unpack(data, length=parameter_count(plan))
+    return data
 
 
 def _encoded(data: bytes) -> str:

@@ -60,13 +60,34 @@ class StudyStarted(Wire):
     base_model: Hash
 
 
+class Measured(Wire):
+    """What the coordinator measured of one institution's line before a round: its word, which nobody can check.
+
+    Attributes:
+        party: the institution.
+        there: whether it was connected (where nodes visit: within the last deadline).
+        request_ms: how long its last task took to be acknowledged, in milliseconds.
+        bytes_s: how quickly its last update came, in bytes per second.
+    """
+
+    party: Did
+    there: bool
+    request_ms: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    bytes_s: Annotated[int, Field(ge=1, le=10**12)] | None = None
+
+
 class RoundOpened(Wire):
-    """Institutions may train on ``base_model`` and commit until ``deadline``."""
+    """The participants may train on ``base_model`` and commit until ``deadline``.
+
+    ``measured`` is there where the plan says that a round invites some of the institutions (``cohorts``): one note for
+    each active one.
+    """
 
     kind: Literal["round-opened"] = "round-opened"
     base_model: Hash
     participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
     deadline: str
+    measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
 
 
 class RoundReopened(Wire):
@@ -94,6 +115,13 @@ class CommitmentsClosed(Wire):
     """From here on updates are shown; no commitment is taken any more."""
 
     kind: Literal["commitments-closed"] = "commitments-closed"
+
+
+class CommitmentLate(Wire):
+    """An institution's signed Commitment arrived after commitments were closed: it is not in this round."""
+
+    kind: Literal["commitment-late"] = "commitment-late"
+    envelope: EnvelopeText
 
 
 class UpdateAdmitted(Wire):
@@ -174,6 +202,7 @@ Body = Annotated[
     | UpdateCommitted
     | ParticipationRefused
     | CommitmentsClosed
+    | CommitmentLate
     | UpdateAdmitted
     | UpdateRefused
     | RoundClosed

@@ -50,7 +50,7 @@ def explain(plan: StudyPlan) -> str:
         (
             f"How long. {rounds.count} rounds of at most {rounds.deadline_s} s each way; {rounds.participants} "
             f"institutions, at least {rounds.quorum} of them in a round that counts. "
-            f"{_attendance(plan)}{_combined(plan)}{_failover(plan)}"
+            f"{_cohort(plan)}{_attendance(plan)}{_combined(plan)}{_failover(plan)}"
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
@@ -86,6 +86,23 @@ def _fees(plan: StudyPlan) -> str:
         f" Besides, taking part is paid whatever it is worth: {named}; of that, the part of the rounds that count in "
         f"which its update is in the model.{source} Nobody else can take part."
     )
+
+
+def _cohort(plan: StudyPlan) -> str:
+    """Which rounds do without an institution, where some do."""
+    rounds = plan.rounds
+    said = ""
+    if rounds.invite is not None:
+        said += (
+            f"A round invites at most {rounds.invite}, those that are predicted to answer soonest, and each at least "
+            f"once in every {rounds.invite_every} rounds. "
+        )
+    if rounds.enough is not None:
+        said += (
+            f"Commitments close when {rounds.enough} are there: a later update is not used and earns nothing, and what "
+            "your people lost for it stays charged. "
+        )
+    return said
 
 
 def _attendance(plan: StudyPlan) -> str:

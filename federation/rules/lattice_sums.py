@@ -83,8 +83,9 @@ def dot(one: Integers, two: Integers) -> int:
 def squared_length(vector: Integers) -> int:
     """``||v||^2``, exact."""
     largest = magnitude(vector)
-    if largest * largest * vector.size < INT64_SAFE:
-        return int((vector * vector).sum())
+    if largest * largest * min(vector.size, _BLOCK) < INT64_SAFE:  # block by block: no second vector in memory
+        blocks = (vector[start : start + _BLOCK] for start in range(0, vector.size, _BLOCK))
+        return sum(int((block * block).sum()) for block in blocks)
     if largest * largest < INT64_SAFE:  # each square fits; their upper and lower halves add up apart
         squares = vector * vector
         return (int((squares >> 32).sum()) << 32) + int((squares & 0xFFFFFFFF).sum())

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from federation.errors import PeerError
-from federation.rules import admission
+from federation.rules import admission, cohorts
 from federation.rules.aggregation import integer_weights
 from federation.rules.documents import Commitment, Refusal, Revocation, open_signed
 from federation.rules.entries import (
@@ -154,11 +154,18 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
     require(entry.party is None, "a round has no party")
     require(body.base_model == state.model, "the base model is not the last round's result")
-    require(body.participants == state.active, "the participants are not the active institutions")
+    cohorts.check_opening(state, body)
     deadline = parse_instant(body.deadline)
     require(deadline > entry.at, "the deadline has passed already")
-    current = RoundState(number=number, base_model=body.base_model, participants=body.participants, deadline=deadline)
-    return replace(state, round=current)
+    current = RoundState(
+        number=number,
+        base_model=body.base_model,
+        participants=body.participants,
+        deadline=deadline,
+        opened_at=entry.at,
+    )
+    measured = {note.party: note for note in body.measured or ()}
+    return replace(state, round=current, measured={**state.measured, **measured})
 
 
 def _current(state: StudyState, entry: Entry) -> RoundState:
@@ -172,7 +179,7 @@ def _reopened(state: StudyState, entry: Entry, body: RoundReopened) -> StudyStat
     deadline = parse_instant(body.deadline)
     require(deadline >= current.deadline, "a deadline is never brought forward")
     require(deadline > entry.at, "the deadline has passed already")
-    return replace(state, round=replace(current, deadline=deadline))
+    return replace(state, round=replace(current, deadline=deadline, opened_at=entry.at))
 
 
 def _answering(state: StudyState, entry: Entry) -> tuple[RoundState, str]:
@@ -192,7 +199,9 @@ def _committed(state: StudyState, entry: Entry, body: UpdateCommitted) -> StudyS
     require(
         commitment.study == state.study and commitment.round == current.number, "the commitment is for another round"
     )
-    return replace(state, round=replace(current, commitments={**current.commitments, did: commitment.commitment}))
+    took = int((entry.at - current.opened_at).total_seconds())
+    committed = {**current.commitments, did: commitment.commitment}
+    return replace(state, round=replace(current, commitments=committed), answer_s={**state.answer_s, did: took})
 
 
 def _declined(state: StudyState, entry: Entry, body: ParticipationRefused) -> StudyState:
@@ -206,10 +215,8 @@ def _declined(state: StudyState, entry: Entry, body: ParticipationRefused) -> St
 def _commitments_closed(state: StudyState, entry: Entry, _: CommitmentsClosed) -> StudyState:
     current = _current(state, entry)
     require(current.phase == "open", "commitments are closed already")
-    answered = len(current.commitments) + len(current.refusals)
     require(
-        entry.at >= current.deadline or answered == len(current.participants),
-        "the deadline has not passed and somebody may still answer",
+        cohorts.may_close(state.plan, current, entry.at), "the deadline has not passed and somebody may still answer"
     )
     return replace(state, round=replace(current, phase="revealing"))
 
@@ -261,10 +268,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         "the updates are not the admitted ones",
     )
     require(quorate or body.model == current.base_model, "a round without quorum changes no model")
-    answered = {*current.commitments, *current.refusals}
-    silent = dict.fromkeys(
-        (did for did in current.participants if did not in answered), "no-answer: nothing arrived before the deadline"
-    )
+    silent = cohorts.unanswered(state.plan, current)
     uncounted = {} if quorate else dict.fromkeys(current.admitted, "no-quorum: too few institutions answered")
     done = ClosedRound(
         number=current.number,
@@ -324,6 +328,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "update-committed": _committed,
         "participation-refused": _declined,
         "commitments-closed": _commitments_closed,
+        "commitment-late": cohorts.late,
         "update-admitted": _admitted,
         "update-refused": _update_refused,
         "round-closed": _closed,

@@ -8,7 +8,7 @@ from typing import Literal
 from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.documents import Update
-from federation.rules.entries import Payment
+from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
 from federation.rules.study import Agreement, StudyPlan
@@ -24,11 +24,13 @@ class RoundState:
     base_model: str
     participants: tuple[str, ...]
     deadline: datetime
+    opened_at: datetime
     phase: RoundPhase = "open"
     commitments: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
+    late: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class StudyState:
 
     ``coordinator`` signed the plan, and leads until a standby takes over; ``began`` is the index of the entry with
     which it did (``succession``).
+    ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
+    was measured of its line last (``cohorts``).
     """
 
     plan: StudyPlan
@@ -67,6 +71,8 @@ class StudyState:
     first_model: str | None = None
     round: RoundState | None = None
     closed: tuple[ClosedRound, ...] = ()
+    answer_s: Mapping[str, int] = field(default_factory=dict)
+    measured: Mapping[str, Measured] = field(default_factory=dict)
     consent_logs: Mapping[str, admission.ConsentLogView] = field(default_factory=dict)
     payments: tuple[Payment, ...] = ()
     tables: tuple[str, ...] = ()

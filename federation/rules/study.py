@@ -80,6 +80,8 @@ class StudyPlan(Wire):
         fees, participants = self.reward.fees, self.rounds.participants
         if fees is not None and len(fees) != participants:
             raise ValueError(f"reward.fees names {len(fees)} institutions, rounds.participants is {participants}")
+        if fees is not None and (self.rounds.invite, self.rounds.enough) != (None, None):
+            raise ValueError("reward.fees has no meaning with rounds.invite or rounds.enough")
         return self
 
     @model_validator(mode="after")

@@ -104,6 +104,9 @@ class Rounds(Wire):
     A quorum must be there at once for a round to begin. With ``attendance`` = ``visits`` nodes are online now and then:
     a round begins once a quorum was seen within the last ``deadline_s``, and gives everybody a deadline to commit and
     another one to show the update.
+
+    With ``invite`` a round invites at most so many institutions, and each at least once in every ``invite_every``
+    rounds (``federation.rules.cohorts``). With ``enough`` commitments close once so many are there.
     """
 
     count: Annotated[int, Field(ge=1, le=1000)]
@@ -111,11 +114,20 @@ class Rounds(Wire):
     quorum: Annotated[int, Field(ge=1, le=14)]
     deadline_s: Annotated[int, Field(ge=1, le=604800)]
     attendance: Literal["visits"] | None = None
+    invite: Annotated[int, Field(ge=1, le=14)] | None = None
+    invite_every: Annotated[int, Field(ge=1, le=1000)] | None = None
+    enough: Annotated[int, Field(ge=1, le=14)] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "Rounds":
         if self.quorum > self.participants:
             raise ValueError("rounds.quorum cannot be above rounds.participants")
+        if not self.quorum <= (self.enough or self.quorum) <= (self.invite or self.participants) <= self.participants:
+            raise ValueError("rounds must have quorum <= enough <= invite <= participants")
+        if (self.invite is None) != (self.invite_every is None):
+            raise ValueError("rounds.invite and rounds.invite_every belong together")
+        if self.invite and self.invite * (self.invite_every or 1) < self.participants:
+            raise ValueError("rounds.invite x rounds.invite_every must reach rounds.participants, or some are left out")
         return self
 
 
@@ -137,18 +149,26 @@ class Aggregation(Wire):
 
     ``weight_cap`` bounds one institution's share of the weights; ``norm_bound`` the L2 norm of an update. ``tolerated``
     is the share of the sites present that a robust rule takes for hostile (rounded down to whole sites).
+    ``encoding`` says how vectors are written (``federation.rules.vectors``): 8 bytes for each integer, or as few as the
+    vector needs. ``compression`` makes updates (not models) shorter at the price of detail
+    (``federation.rules.compression``); ``keep`` is the share of its numbers that ``top-k`` sends.
     """
 
     rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
     tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
+    encoding: Literal["fewest-bytes"] | None = None
+    compression: Literal["int8", "top-k"] | None = None
+    keep: Annotated[Number, Field(gt=0, le=Decimal("0.5"))] | None = None
 
     @model_validator(mode="after")
     def _asked(self) -> "Aggregation":
         asks = self.rule not in ("weighted-mean", "geometric-median")
         if asks != (self.tolerated is not None):
             raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        if (self.compression == "top-k") != (self.keep is not None):
+            raise ValueError("aggregation.keep belongs to compression = top-k, and to nothing else")
         return self
 
 

@@ -5,9 +5,9 @@ Two ways, each over libp2p (TCP, Noise, Yamux) with every node in a process of i
 - ``grid``: Flower's own FedAvg and the same ClientApp as on stock Flower; only the Grid is Accord's, and a node's
   runtime. The float32 model travels in Flower's messages, so that it must be smaller than they may be (16 MiB).
 - ``study``: the way of a study's round (``federation.coordinator.rounds``, ``clients.contribution``): models and
-  updates are int64 lattice integers, twice as long as float32, and travel by content address; nodes commit to signed
-  updates, then show them; the coordinator checks signature, commitment, hashes, range and norm, once when an update
-  comes and again when the round closes, as ``RoundRunner`` does; the sum is exact; everything is synced to disk.
+  updates are lattice integers in their shortest form (``federation.rules.byte_planes``), and travel by content address;
+  nodes commit to signed updates, then show them; the coordinator's ``Gathering`` fetches from all nodes at once and
+  checks hashes, range and norm as updates come, once; the sum is exact; everything is synced to disk.
 
 A plan allows at most 2^20 parameters (4 MB of float32), so that ``study`` drives Grid, strategy, blobs and documents
 itself. It leaves out what does not depend on the model's size: log, consents, budget, privacy noise, valuation.
@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from clients.flower.runtime import FlowerRuntime, context_for
 from clients.update import Provenance, prepare_update
+from federation.coordinator.gathering import Gathering
 from federation.flower.grid import ExchangeGrid
 from federation.flower.messages import TRAIN, answer_content, node_id_of, round_task
 from federation.flower.messages import pack as pack_message
@@ -51,21 +52,25 @@ from federation.rules.admission import consent_origin
 from federation.rules.aggregation import norm_within
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from federation.rules.documents import CHUNK_BYTES_MAX, Commitment, ConsistencyProof, Update, open_signed
-from federation.rules.fixedpoint import Integers, from_fixed, pack, packed_size, to_fixed, unpack
+from federation.rules.documents import Commitment, ConsistencyProof, Update, open_signed
+from federation.rules.fixedpoint import Integers, from_fixed, to_fixed
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.terms import Aggregation
+from federation.rules.vectors import Encoding, pack_vector, unpack_vector, vector_bytes_max
 from federation.storage.blobs import FolderBlobStore
 
 COORDINATOR: Final = PrivateKey(b"c" * 32)
 STUDY: Final = "benchmark"
 NORM_BOUND: Final = Decimal(1_000_000)
 HASH: Final = "0" * 64
+ENCODING: Final[Encoding] = "fewest-bytes"
+AGGREGATION: Final = Aggregation(rule="weighted-mean", norm_bound=NORM_BOUND, encoding=ENCODING)
 POLL_S: Final = 0.02
 """As in ``RoundRunner``."""
 START_S_MAX: Final = 120.0
 MESSAGE_PARTS: Final = ("pack", "unpack", "train")
 NODE_PARTS: Final = ("fetch model", "train", "pack and sign", "store chunks")
-PARTS: Final = ("model out, commitments in", "fetch updates", "verify", "aggregate", "pack and store model", "wait")
+PARTS: Final = ("model out, commitments in", "updates in, verified", "aggregate", "pack and store model")
 
 Parts = dict[str, float]
 
@@ -141,10 +146,10 @@ def study_app(host: Libp2pHost, key: PrivateKey, folder: Path, parameters: int, 
     def train(message: Message, _context: Context) -> Message:
         asked, lap = round_task(message), Stopwatch(NODE_PARTS)
         with lap("fetch model"):
-            limits: dict[str, Any] = {"timeout_s": START_S_MAX, "max_bytes": packed_size(parameters)}
+            limits: dict[str, Any] = {"timeout_s": START_S_MAX, "max_bytes": vector_bytes_max(parameters, ENCODING)}
             packed = fetch_blob(host, COORDINATOR.public, asked.base_model, store, **limits)
         with lap("train"):
-            base = from_fixed(unpack(packed, length=parameters))
+            base = from_fixed(unpack_vector(packed, ENCODING, length=parameters))
             vector = to_fixed(base * factor - base)
         with lap("pack and sign"):
             prepared = prepare_update(
@@ -155,6 +160,7 @@ def study_app(host: Libp2pHost, key: PrivateKey, folder: Path, parameters: int, 
                 base_model=asked.base_model,
                 nonce=secrets.token_bytes(32),
                 provenance=provenance,
+                aggregation=AGGREGATION,
             )
             shown[asked.round] = prepared.update.sign(key).to_bytes()
             commitment = prepared.commitment.sign(key).to_bytes()
@@ -289,12 +295,14 @@ class StudyRounds:
         self._grid = ExchangeGrid(host, self._parties)
         self._strategy = AccordStrategy(STUDY)
         self.model: Integers = to_fixed(first_model(parameters).astype(np.float64))
-        self._name = self._blobs.put(pack(self.model))
+        self._name = self._blobs.put(pack_vector(self.model, ENCODING))
+        self._gathering = Gathering(host, self._blobs, self._vector)
 
     def play(self, number: int) -> Parts:
         """One round, and its parts in seconds."""
-        lap, began = Stopwatch(PARTS), time.perf_counter()
-        updates: dict[PublicKey, Update] = {}
+        lap = Stopwatch(PARTS)
+        shown: dict[PublicKey, Update] = {}
+        admitted: dict[str, Update] = {}
         with lap("model out, commitments in"):
             config = self._strategy.round_config(
                 round_number=number, base_model=self._name, deadline="2030-01-01T00:00:00Z", consent_sizes={}
@@ -307,45 +315,50 @@ class StudyRounds:
 
             self._converse(asked, take)
 
-        def admit(party: PublicKey, data: bytes) -> None:
-            with lap("verify"):
-                update, _ = open_signed(Update, data, signer=party)
-                if update.commitment(party).commitment != commitments[party] or update.base_model != self._name:
-                    raise RuntimeError("the update is not the one that was committed")
-                note = update.consent_checkpoint.encode("utf-8")
-                open_checkpoint(note, origin=consent_origin(party), signer=party, witnesses=())
-            with lap("fetch updates"):
-                for name in update.chunks:
-                    if not self._blobs.has(name):
-                        fetch_blob(
-                            self._host, party, name, self._blobs, timeout_s=START_S_MAX, max_bytes=CHUNK_BYTES_MAX
-                        )
-            with lap("verify"):
-                self._vector(update)
-            updates[party] = update
+        def take_up(party: PublicKey, data: bytes) -> None:
+            update, _ = open_signed(Update, data, signer=party)
+            if update.commitment(party).commitment != commitments[party] or update.base_model != self._name:
+                raise RuntimeError("the update is not the one that was committed")
+            note = update.consent_checkpoint.encode("utf-8")
+            open_checkpoint(note, origin=consent_origin(party), signer=party, witnesses=())
+            shown[party] = update
+            self._gathering.begin(party, data, update)
 
-        self._converse(self._strategy.configure_reveal(number, self._grid, map(node_id_of, self._parties)), admit)
-        with lap("verify"):
-            vectors = {party.did: self._vector(update) for party, update in updates.items()}
+        def decide() -> None:
+            for done in self._gathering.ended():
+                if done.error is not None:
+                    raise done.error
+                admitted[done.party.did] = shown[done.party]
+
+        with lap("updates in, verified"):
+            asked = self._strategy.configure_reveal(number, self._grid, map(node_id_of, self._parties))
+            self._converse(asked, take_up, decide)
+            while len(admitted) < len(self._parties):
+                decide()
+                time.sleep(POLL_S)
+            vectors = self._gathering.take(admitted)
         with lap("aggregate"):
             weights = dict.fromkeys(vectors, 1)
             self.model = self._strategy.aggregate_vectors(self.model, vectors, weights)
         with lap("pack and store model"):
-            self._name = self._blobs.put(pack(self.model))
-        lap.spent["wait"] = time.perf_counter() - began - sum(lap.spent.values())
+            self._name = self._blobs.put(pack_vector(self.model, ENCODING))
         return lap.spent
 
-    def _vector(self, update: Update) -> Integers:
+    def _vector(self, update: Update, packed: bytes) -> Integers:
         """What ``check_arrays`` checks."""
-        packed = b"".join(self._blobs.get(name) for name in update.chunks)
         if len(packed) != update.update_bytes or sha256_hex(packed) != update.update:
             raise RuntimeError("the arrays are not the ones that were signed")
-        vector = unpack(packed, length=self._parameters)
+        vector = unpack_vector(packed, ENCODING, length=self._parameters)
         if not norm_within(vector, NORM_BOUND):
             raise RuntimeError("the update is too long")
         return vector
 
-    def _converse(self, asked: Sequence[Message], take: Callable[[PublicKey, bytes], None]) -> None:
+    def _converse(
+        self,
+        asked: Sequence[Message],
+        take: Callable[[PublicKey, bytes], None],
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> None:
         """Push the messages; handle the answers one by one, as they come."""
         peers = {node_id_of(party): party for party in self._parties}
         waiting = {message.metadata.message_id: peers[message.metadata.dst_node_id] for message in asked}
@@ -355,6 +368,7 @@ class StudyRounds:
             for reply in self._grid.pull_messages(list(waiting)):
                 party = waiting.pop(reply.metadata.reply_to_message_id)
                 take(party, self._strategy.answer_of(reply)[1])
+            on_turn()
             time.sleep(POLL_S)
         if waiting:
             raise RuntimeError(f"{len(waiting)} nodes did not answer")

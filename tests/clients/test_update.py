@@ -1,5 +1,7 @@
 """An update as it leaves: cut into named pieces, bound by its commitment."""
 
+from decimal import Decimal
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from federation.rules.canonical import sha256_hex
 from federation.rules.documents import CHUNK_BYTES_MAX, ConsistencyProof, Update, open_signed
 from federation.rules.fixedpoint import unpack
 from federation.rules.keys import PrivateKey
+from federation.rules.terms import Aggregation
 
 KEY = PrivateKey(bytes([1]) * 32)
 
@@ -21,6 +24,7 @@ def prepared(values: list[int], *, nonce: bytes = bytes(32), number: int = 1, pa
         round_number=number,
         base_model="b" * 64,
         nonce=nonce,
+        aggregation=Aggregation(rule="weighted-mean", norm_bound=Decimal(10)),
         provenance=Provenance(
             event={"type": "gaussian", "noise_multiplier": "5"},
             consent_checkpoint="a note",

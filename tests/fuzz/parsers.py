@@ -71,6 +71,7 @@ from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
 from federation.rules import events, merkle
 from federation.rules.admission import check_update, consent_origin
+from federation.rules.byte_planes import pack_planes, unpack_planes
 from federation.rules.canonical import canonical_bytes, parse, parse_canonical, sha256_hex
 from federation.rules.challenge import make_challenge, verify_challenge
 from federation.rules.checkpoint import (
@@ -82,6 +83,7 @@ from federation.rules.checkpoint import (
     parse_cosignature_line,
     sign_checkpoint,
 )
+from federation.rules.compression import pack_quantised, pack_sparse, unpack_quantised, unpack_sparse
 from federation.rules.documents import Commitment, Refusal, Revocation, Signed, Update, ValueTable, open_signed
 from federation.rules.entries import ENTRY_TYPE, Entry, UpdateAdmitted, UpdateCommitted, entry_id, open_entry
 from federation.rules.envelope import open_envelope, sign
@@ -333,6 +335,9 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         ),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
+        "quantised vector": Parser(partial(unpack_quantised, length=4), (pack_quantised(vector),)),
+        "sparse vector": Parser(partial(unpack_sparse, length=4, count=4), (pack_sparse(vector, 4),)),
+        "short vector": Parser(partial(unpack_planes, length=4), (pack_planes(vector),)),
         "privacy event": Parser(_event, (events.event_bytes(update.event),)),
         "manifest": Parser(_resigned(MANIFEST_TYPE, key, _manifest), (exported.to_payload(),)),
         "signed manifest": Parser(_manifest, (signed_manifest,)),

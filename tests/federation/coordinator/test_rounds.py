@@ -285,3 +285,26 @@ def test_an_update_above_the_norm_bound_is_refused(
         trouble.watch = watch
         state = study.run()
         assert refused(study, state.closed[0]) == {"cedar": "norm"}
+
+
+def test_a_round_closes_with_enough_and_whoever_commits_later_is_told(tmp_path: Path, trouble: Trouble) -> None:
+    plan = {"rounds": {"count": 2, "quorum": 1, "enough": 2, **SHORT}, "aggregation": {"encoding": "fewest-bytes"}}
+    with InMemoryStudy(tmp_path, courier=trouble, **plan) as study:
+        cedar = study["cedar"]
+
+        def slow(delivery: Delivery) -> Fate | None:
+            current = study.state.round
+            if current is None or current.number == 2 or delivery.protocol != REPLY:
+                return None
+            own = delivery.sender == cedar.key.public
+            waits = current.phase == "open" if own else current.phase == "revealing" and not current.late
+            return Fate.REQUEST_LOST if waits else None  # cedar commits when the others have, and before they show
+
+        trouble.watch = slow
+        state = study.run()
+        assert refused(study, state.closed[0]) == {"cedar": "late"}
+        assert counted(study, state.closed[0]) == ["ash", "birch"]
+        assert "commitment-late" in study.kinds()
+        assert cedar.budget.charge(study.plan.study_id, 1) is not None  # it trained: that is spent
+        assert len(state.closed[1].admitted) >= 2
+        assert all(model.startswith(b"AFP2") for model in study.models())

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.errors import PeerError, UnavailableError
+from federation.network import blobs
 from federation.network.blobs import BLOB, PIECE_BYTES, fetch_blob, serve_blobs
 from federation.network.memory import Delivery, Fate, MemoryExchange, MemoryNetwork
 from federation.rules.canonical import canonical_bytes, parse
@@ -32,6 +33,12 @@ def fetch(seeker: MemoryExchange, name: str, store: MemoryBlobStore, max_bytes: 
     return fetch_blob(seeker, HOLDER.public, name, store, timeout_s=10, max_bytes=max_bytes)
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line counts as slow, whatever the machine does: all pieces have the same length."""
+    monkeypatch.setattr(blobs, "_QUICK_S", 0.0)
+
+
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
 def test_a_blob_arrives_and_is_stored(size: int) -> None:
     _, seeker, theirs = parties(MemoryNetwork())
@@ -39,6 +46,27 @@ def test_a_blob_arrives_and_is_stored(size: int) -> None:
     name = theirs.put(data)
     assert fetch(seeker, name, ours) == data
     assert ours.get(name) == data
+
+
+def test_pieces_grow_while_the_line_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "_QUICK_S", 600.0)
+    asked: list[tuple[int, int]] = []
+
+    def courier(delivery: Delivery) -> Fate:
+        request = parse(delivery.payload)
+        asked.append((request["offset"], request["length"]))
+        return Fate.DELIVERED
+
+    _, seeker, theirs = parties(MemoryNetwork(courier))
+    name = theirs.put(bytes(12 * PIECE_BYTES))
+    fetch(seeker, name, MemoryBlobStore(), max_bytes=12 * PIECE_BYTES)
+    assert [(at // PIECE_BYTES, length // PIECE_BYTES) for at, length in asked] == [
+        (0, 1),
+        (1, 2),
+        (3, 4),
+        (7, 4),
+        (11, 4),
+    ]
 
 
 def test_what_is_stored_is_not_fetched() -> None:
