@@ -232,11 +232,17 @@ class Node:
         failover, exchange = self._plan.failover, self._parts.exchange
         if failover is None:
             return
-        exchange.serve(PROMISE, self._witness.promise, max_bytes=PROMISE_BYTES_MAX)
+        exchange.serve(PROMISE, self._promise, max_bytes=PROMISE_BYTES_MAX)
         Replication(
             exchange, lambda: self._witness.state, self._parts.replica, may=lambda peer: peer == failover.key
         ).serve()
         exchange.keep_connected(failover.dial)
+
+    def _promise(self, peer: PublicKey, payload: bytes) -> bytes:
+        """Answer the standby; a coordinator that is there at this moment was heard, however busy this process was."""
+        if self._coordinator in self._parts.exchange.connected():
+            self._fence.heard()
+        return self._witness.promise(peer, payload)
 
     def run(
         self,
