@@ -51,7 +51,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         assert all_.standby is not None
         standby, everybody = all_.standby, ("coordinator", "standby", *Parties.SITES)
         all_.start(*everybody)
-        all_.wait_for("the standby to follow", standby.studies, timeout_s=60, alive=everybody)
+        all_.wait_for("the standby to follow", standby.studies, timeout_s=150, alive=everybody)
 
         def followed(size: int) -> bool:
             return int(last_status(standby.files).get("log_size", 0)) >= size
