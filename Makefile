@@ -61,6 +61,7 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/stream_speed.py
 	$(BIN)/python tests/benchmarks/first_round.py
 	$(BIN)/python tests/benchmarks/lower_bound.py
+	$(BIN)/python tests/benchmarks/families.py
 
 fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets (long)
 	$(BIN)/python tests/fuzz/ledger_steps.py

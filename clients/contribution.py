@@ -30,7 +30,7 @@ from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import NoiseSource
 from clients.privacy.release import release
 from clients.selection import Selection, select
-from clients.storage import Dataset, KeyValue, RoundUse, StoredUpdate, recall, remember
+from clients.storage import COMPARISON, Dataset, KeyValue, RoundUse, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
@@ -239,7 +239,9 @@ class Contribution:
         here knows what was spent. What the consents forgot only a newer copy of them can tell.
         """
         study = self._plan.study_id
-        charged = sum(charge.study == study and charge.counts for charge in self._budget.charges())
+        charged = sum(
+            charge.study == study and charge.round > COMPARISON and charge.counts for charge in self._budget.charges()
+        )
         if charged < task.updates:
             detail = f"the study holds {task.updates} updates, and the budget knows {charged} rounds"
             raise _DeclinedError("restored", detail, remembered=False)

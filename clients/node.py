@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 
+from clients.comparison import Comparison, ComparisonParts
 from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
 from clients.erasure import forget_erased
@@ -22,6 +24,7 @@ from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.storage import StudyMembership
+from clients.submitting import Submitting
 from clients.witness import Witness
 from consent.cosigning import ConsentLogWitness
 from consent.registry import Registry
@@ -34,10 +37,13 @@ from federation.coordinator.protocols import (
     COSIGN,
     COSIGN_BYTES_MAX,
     JOIN,
+    OVERLAP,
+    OVERLAP_BYTES_MAX,
     PLAN_REPLY_BYTES_MAX,
     PROMISE,
     PROMISE_BYTES_MAX,
     REVOCATION,
+    SUBMISSION,
     JoinRequest,
 )
 from federation.coordinator.relay import ask_through
@@ -47,6 +53,7 @@ from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
+from federation.rules.challenge import CHALLENGE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
@@ -58,6 +65,7 @@ from federation.storage.blobs import BlobStore
 from federation.storage.database import read
 from federation.storage.evidence import EvidenceStore, MemoryEvidence
 from federation.storage.log import SqliteLog
+from federation.storage.outbox import Outbox
 
 if TYPE_CHECKING:
     from clients.flower.runtime import FlowerRuntime
@@ -176,6 +184,8 @@ class Node:
             await_grants=self._await_grants,
         )
         self._fence = Fence(parts.key, NodePromises(parts.engine, self._plan.study_id), monotonic=parts.monotonic)
+        outbox, bring = Outbox(parts.engine, self._plan.study_id), partial(self._request, SUBMISSION)
+        self._submitting = Submitting(outbox, self._plan, parts.key, bring=bring, clock=parts.clock)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
@@ -186,6 +196,9 @@ class Node:
             evidence=parts.evidence,
             clock=parts.clock,
             fence=self._fence,
+            proofs=partial(self._fetch, max_bytes=CHALLENGE_BYTES_MAX),
+            accusations=self._submitting.accusations,
+            on_fork=self._submitting.accuse,
         )
         self._consent_witness = ConsentLogWitness(
             parts.key,
@@ -222,6 +235,8 @@ class Node:
         runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange), leader=lambda: self.leader)
         exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
         exchange.serve(CONSENT_COSIGN, self._consent_witness.handle, max_bytes=CONSENT_COSIGN_BYTES_MAX)
+        if self._plan.overlap is not None:
+            exchange.serve(OVERLAP, self._comparison().handle, max_bytes=OVERLAP_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
         exchange.keep_connected(self._parts.membership.address)
         self._serve_standby()
@@ -286,6 +301,8 @@ class Node:
             self._fence.heard()
         if (leader, document) != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
+        if there and self._delivered:
+            self._submitting.bring_all()
         try:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
@@ -307,13 +324,32 @@ class Node:
             "connected": self.leader in self._parts.exchange.connected(),
             "agreement": "admitted" if did in state.agreements else ("delivered" if self._delivered else "waiting"),
             "round": current.number if current else len(state.closed),
-            "rounds": self._plan.rounds.count,
+            "rounds": state.rounds.count,
             "log_size": state.size,
             "settled": state.settled,
             "problem": self._problem,
             "line": self._parts.exchange.trouble(self.leader),
             "consent_log": self._consent_log.problems,
+            "submissions": self._submitting.problems(),
         }
+
+    def _comparison(self) -> Comparison:
+        parts = self._parts
+        return Comparison(
+            ComparisonParts(
+                plan=self._plan,
+                key=parts.key,
+                engine=parts.engine,
+                registry=parts.registry,
+                participation=self._participation,
+                noise=parts.noise,
+                clock=parts.clock,
+                state=lambda: self._witness.state,
+                dataset=parts.membership.dataset or None,
+                agreed=lambda: not self._membership().revocation,
+                await_grants=self._await_grants,
+            )
+        )
 
     def _is_party(self, key: PublicKey) -> bool:
         """Whether an institution's agreement is in the study's log, as this node knows it."""
@@ -342,7 +378,7 @@ class Node:
         """Bring a signed document to the coordinator; what does not arrive is brought again at the next tick."""
         leader = self.leader
         try:
-            self._parts.exchange.request(leader, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+            self._request(protocol, document)
         except UnavailableError as error:
             logger.info("a document waits: %s", error.message)
             return
@@ -354,18 +390,24 @@ class Node:
         self._delivered, self._refused_at = (leader, document), None
         self._problem = ""
 
-    def _fetch(self, name: str) -> bytes:
-        """A blob, from this node's store, else from whoever leads, else from the other of coordinator and standby."""
+    def _request(self, protocol: str, document: bytes) -> None:
+        self._parts.exchange.request(self.leader, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+
+    def _fetch(self, name: str, *, max_bytes: int = 0) -> bytes:
+        """A blob, from this node's store, else from whoever leads, else from the other of coordinator and standby.
+
+        As long as a model, or ``max_bytes``.
+        """
         leader, here = self.leader, self._parts.exchange.connected()
         others = [peer for peer in signers_of(self._plan, self._coordinator) if peer != leader and peer in here]
         for peer in [*others, leader] if leader not in here else [leader, *others]:
             try:
-                return self._fetch_from(peer, name)
+                return self._fetch_from(peer, name, max_bytes)
             except UnavailableError as error:
                 away = error
         raise away
 
-    def _fetch_from(self, peer: PublicKey, name: str) -> bytes:
+    def _fetch_from(self, peer: PublicKey, name: str, max_bytes: int) -> bytes:
         longest = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
         return fetch_blob(
             self._parts.exchange,
@@ -373,7 +415,7 @@ class Node:
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
-            max_bytes=max(CHUNK_BYTES_MAX, longest),
+            max_bytes=max(CHUNK_BYTES_MAX, longest, max_bytes),
         )
 
     def _finished(self) -> bool:

@@ -19,11 +19,11 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from clients.privacy.budget import BudgetLedger
-from clients.storage import RoundUse, StoredUpdate
+from clients.storage import COMPARISON, RoundUse, StoredUpdate, recall, sketch_key
 from consent.registry import LICENCE_REF, Registry, RoundOf
 from consent.registry.participation import microseconds
 from consent.registry.tables import ConsentRound, StoredRecord
-from federation.rules.accounting import count_event, round_event
+from federation.rules.accounting import count_event, overlap_event, round_event
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.state import ClosedRound, StudyState
@@ -93,6 +93,7 @@ class Participation:
         self._share_percent = share_percent
         self._rounds_told = 0
         self._settled_told = False
+        self._comparison_told = False
 
     def begin(self) -> None:
         """Name the study, and close the rounds that a former process left in flight.
@@ -110,6 +111,8 @@ class Participation:
         with read(self._engine) as session:
             rounds = [charge.round for charge in self._budget.charges() if charge.study == study]
             stored = {number for number in rounds if session.get(StoredUpdate, (study, number)) is not None}
+            if recall(session, sketch_key(study)) is not None:
+                stored.add(COMPARISON)
         for number in rounds:
             self._registry.finish_round(RoundOf(study, number), released=number in stored)
         if rounds:
@@ -127,6 +130,7 @@ class Participation:
         model is made from the one before.
         """
         self._charge_missing(state)
+        self._charge_comparison(state)
         contains = any(self._party in done.admitted for done in state.closed[: self._rounds_told])
         for done in state.closed[self._rounds_told :]:
             contains = contains or self._party in done.admitted
@@ -161,6 +165,17 @@ class Participation:
                 ", ".join(map(str, charged)),
             )
             self._note_spent()
+
+    def _charge_comparison(self, state: StudyState) -> None:
+        """As :meth:`_charge_missing`, for a sketch that the log holds a commitment to."""
+        if self._party not in state.overlap.commitments or self._comparison_told:
+            return
+        self._comparison_told = True
+        charge = self._budget.charge(state.study, COMPARISON)
+        if charge is None or not charge.counts:
+            self._budget.record(state.study, COMPARISON, overlap_event(self._plan))
+            logger.warning("this database is older than the log of %s: charged now for its sketch", state.study)
+        self._note_spent()
 
     def _note_spent(self) -> None:
         """Rounded up: nobody is told that less was spent than was."""

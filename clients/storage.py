@@ -15,8 +15,13 @@ from sqlmodel import Field, Session, SQLModel
 from federation.errors import OperatorError
 from federation.settings import load_settings
 from federation.storage.database import memory_database, open_database
+from federation.storage.outbox import OutgoingDocument
 
 DATABASE_NAME: Final = "accord.db"
+
+
+COMPARISON: Final = 0
+"""The round number under which the comparison of people, before the first round, is charged and written down."""
 
 
 class BudgetEntry(SQLModel, table=True):
@@ -192,6 +197,7 @@ NODE_TABLES: Final[tuple[type[SQLModel], ...]] = (
     OwnOffer,
     AppRelease,
     AppReply,
+    OutgoingDocument,
     KeyValue,
 )
 
@@ -226,6 +232,11 @@ def open_institution(folder: Path, *more_tables: type[SQLModel]) -> Engine:
 def memory_node(*more_tables: type[SQLModel]) -> Engine:
     """The in-memory twin of :func:`open_node`."""
     return memory_database(*NODE_TABLES, *more_tables)
+
+
+def sketch_key(study: str) -> str:
+    """Under which key of :class:`KeyValue` a study's noised sketch is kept, once it may leave."""
+    return f"overlap/{study}/sketch"
 
 
 def recall(session: Session, key: str) -> str | None:

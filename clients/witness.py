@@ -1,8 +1,10 @@
 """The node as a witness: it replays the coordinator's log and cosigns only what it has checked.
 
 Checked before a cosignature: every entry by the log's rules, every round's aggregate from the blobs, every settlement
-from the opened value tables, and that the tree extends the one cosigned last. The replica is on disk before anything is
-signed, so a witness never signs two trees that do not fit. A fork that the coordinator signed is kept as evidence.
+from the opened value tables, every case against a stake from its proof, and that the tree extends the one cosigned
+last. The replica is on disk before anything is signed, so a witness never signs two trees that do not fit. A fork that
+the coordinator signed is kept as evidence. No stake is released or burned before its time by this witness's own clock,
+and none is released while a case that this institution brought in time is missing in the log.
 
 When the plan's standby takes over (``federation.rules.succession``) the replica goes on in the new term; entries of the
 old one that never became final are set aside, not deleted.
@@ -10,19 +12,25 @@ old one that never became final are set aside, not deleted.
 
 import logging
 import threading
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Final
 
 from clients.fencing import Fence, MemoryPromises, is_standby
 from federation.coordinator.protocols import CosignReply, CosignRequest, PromiseRequest
 from federation.errors import PeerError
+from federation.learning.evaluation import committed_utility
 from federation.rules import audit
 from federation.rules.checkpoint import SignedCheckpoint, cosign, cosignature_line, open_checkpoint
-from federation.rules.entries import Entry, RoundClosed, StudySettled, TermBegan
+from federation.rules.entries import Entry, RoundClosed, StakeBurned, StakeReleased, StudySettled, TermBegan
 from federation.rules.equivocation import Evidence, two_leaves, two_roots
+from federation.rules.evidence import check_evidence
+from federation.rules.instant import parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.merkle import EMPTY_ROOT, leaf_hash
+from federation.rules.pledges import Accusation
 from federation.rules.replay import apply, begin, replay
+from federation.rules.stakes import heard_until
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan, read
 from federation.rules.succession import open_next
@@ -32,6 +40,8 @@ from federation.storage.log import MerkleLog
 logger = logging.getLogger(__name__)
 
 Blobs = Callable[[str], bytes]
+SKEW_S: Final = 300
+"""How far an entry's time may be ahead of this machine's clock, where time is what it rests on."""
 
 
 class Witness:
@@ -46,6 +56,9 @@ class Witness:
         blobs: fetches a blob by its name (from the node's store, else from the coordinator).
         evidence: where proofs of split views are kept.
         clock: stamps cosignatures.
+        proofs: as ``blobs``, for the proofs that cases against stakes rest on, which are longer; None: ``blobs``.
+        accusations: what this institution holds against parties.
+        on_fork: told of every fork that is kept.
         fence: keeps this witness's word in a failover; None: one that forgets.
     """
 
@@ -60,6 +73,9 @@ class Witness:
         blobs: Blobs,
         evidence: EvidenceStore,
         clock: Callable[[], datetime],
+        proofs: Blobs | None = None,
+        accusations: Callable[[], Iterable[Accusation]] = tuple,
+        on_fork: Callable[[Evidence], None] = lambda _evidence: None,
         fence: Fence | None = None,
     ) -> None:
         self._key = key
@@ -67,6 +83,9 @@ class Witness:
         self._blobs = blobs
         self._evidence = evidence
         self._clock = clock
+        self._proofs = proofs or blobs
+        self._accusations = accusations
+        self._on_fork = on_fork
         self._fence = fence or Fence(key, MemoryPromises())
         self._lock = threading.Lock()
         self._begin = begin(plan, plan_blob=plan_blob, coordinator=coordinator)
@@ -143,6 +162,8 @@ class Witness:
             audit.check_round(after.closed[-1], after, self._blobs)
         if isinstance(entry.body, StudySettled):
             audit.check_settlement(self._state, entry.body, self._blobs)
+        check_evidence(after, entry, self._proofs, committed_utility)
+        self._check_stake(entry)
         self._log.append(entry.id, data)
         self._state = after
 
@@ -166,6 +187,24 @@ class Witness:
         self._log.set_aside(index)
         self._state = before
         return True
+
+    def _check_stake(self, entry: Entry) -> None:
+        """That a stake ends neither before its time nor over a case that should have been heard."""
+        if not isinstance(entry.body, StakeBurned | StakeReleased):
+            return
+        if entry.at > self._clock() + timedelta(seconds=SKEW_S):
+            raise PeerError(
+                "The entry's time is ahead of this witness's clock.", remedy="Wait, or set the clock that is wrong."
+            )
+        if isinstance(entry.body, StakeReleased):
+            logged = [slash.case for slash in self._state.slashes.values() if slash.party == entry.party]
+            for each in self._accusations():
+                in_time = parse_instant(each.signed_at) <= heard_until(self._state)
+                if each.accused == entry.party and in_time and each.case not in logged:
+                    raise PeerError(
+                        "A stake is released although this institution brought a case against it in time.",
+                        remedy="Log the case first: `accord stake status` at the institution shows it.",
+                    )
 
     def _cosign(self, note: str) -> str | None:
         """The cosignature line for a checkpoint of exactly the replica; None while entries are missing."""
@@ -223,3 +262,4 @@ class Witness:
                 place,
                 fork.signer,
             )
+            self._on_fork(fork)

@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from federation.errors import PeerError
 from federation.rules.ledger import Ledger, Transfer
 
-MINT = "mint:network"
+MINT, PLEDGE = "mint:network", "pledge:cleveland"
+SOURCES = ("mint", "pledge")
 PARTIES = (
     "sponsor:uci",
     "escrow:heart-1",
@@ -18,6 +19,7 @@ PARTIES = (
     "institution:cleveland",
     "institution:va_long_beach",
     "stake:cleveland",
+    "pledge:cleveland",
     "subject:z6Mk1",
     "burned:heart-1",
 )
@@ -27,7 +29,8 @@ PAYS = {
     "sponsor": ("escrow",),
     "escrow": ("institution", "burned"),
     "institution": ("stake", "subject"),
-    "stake": ("institution", "burned"),
+    "pledge": ("stake",),
+    "stake": ("institution", "burned", "pledge"),
 }
 TURNS_BACK = {("escrow", "institution"), ("institution", "stake"), ("institution", "subject"), ("stake", "institution")}
 
@@ -61,19 +64,24 @@ class Bookkeeping(RuleBasedStateMachine):
         if not 0 <= transfer.amount <= 10**15 or transfer.id in self.made:
             return False
         source, target = kind(transfer.debit), kind(transfer.credit)
-        funded = source == "mint" or self.free(transfer.debit) >= transfer.amount
+        funded = source in SOURCES or self.free(transfer.debit) >= transfer.amount
         if transfer.step in ("posted", "pending"):
-            exists = transfer.step == "posted" or source != "mint"
-            return target in PAYS.get(source, ()) and funded and exists and not transfer.of
+            exists = transfer.step == "posted" or source not in SOURCES
+            owed = target != "pledge" or transfer.step == "pending" or self.owes(transfer)
+            return target in PAYS.get(source, ()) and funded and exists and owed and not transfer.of
         if transfer.step in ("resolved", "voided"):
             pending = self.open.get(transfer.of)
             if pending is None or (pending.debit, pending.credit) != (transfer.debit, transfer.credit):
                 return False
-            return transfer.amount <= (pending.amount if transfer.step == "resolved" else 0)
+            owed = target != "pledge" or self.owes(transfer)
+            return owed and transfer.amount <= (pending.amount if transfer.step == "resolved" else 0)
         wrong = self.made.get(transfer.of)
         if wrong is None or (wrong.credit, wrong.debit) != (transfer.debit, transfer.credit):
             return False
         return (target, source) in TURNS_BACK and transfer.amount <= self.left.get(wrong.id, -1) and funded
+
+    def owes(self, transfer: Transfer) -> bool:
+        return -self.balances[transfer.credit] >= transfer.amount
 
     def keep(self, transfer: Transfer) -> None:
         self.made[transfer.id] = transfer
@@ -123,7 +131,13 @@ class Bookkeeping(RuleBasedStateMachine):
 
     @rule(
         pair=st.sampled_from(
-            [("escrow:heart-1", "institution:cleveland"), ("institution:cleveland", "stake:cleveland")]
+            [
+                ("escrow:heart-1", "institution:cleveland"),
+                ("institution:cleveland", "stake:cleveland"),
+                ("pledge:cleveland", "stake:cleveland"),
+                ("stake:cleveland", "pledge:cleveland"),
+                ("stake:cleveland", "burned:heart-1"),
+            ]
         ),
         amount=st.integers(0, 40),
         step=st.sampled_from(["posted", "pending"]),
@@ -163,10 +177,14 @@ class Bookkeeping(RuleBasedStateMachine):
     @invariant()
     def nothing_appears_or_vanishes(self) -> None:
         ledger = self.ledger
-        assert sum(ledger.balances.values()) + ledger.escrow + ledger.burned == ledger.minted == -self.balances[MINT]
+        out = -self.balances[MINT] - self.balances[PLEDGE]
+        assert sum(ledger.balances.values()) + ledger.escrow + ledger.burned == ledger.minted == out
+        assert ledger.pledged == -self.balances[PLEDGE] >= 0
+        assert ledger.stakes == self.balances["stake:cleveland"]
         for account in PARTIES:
-            assert ledger.balance(account) == self.balances[account] >= ledger.held.get(account, 0)
-            assert ledger.available(account) == self.free(account) >= 0
+            assert ledger.balance(account) == self.balances[account]
+            assert ledger.available(account) == self.free(account)
+            assert account == PLEDGE or ledger.available(account) >= 0 <= ledger.held.get(account, 0)
 
     @invariant()
     def replaying_gives_the_same_ledger(self) -> None:

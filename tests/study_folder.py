@@ -10,11 +10,16 @@ from federation.storage.database import open_database, write
 from federation.storage.log import LOG_TABLES, SqliteLog
 
 
-def in_folder(study: Any, folder: Path, role: Any, *, entries: int | None = None, tables: bool = True) -> Path:
-    """The study as it lies in a coordinator's or a node's folder, as far as its first ``entries`` entries."""
+def in_folder(
+    study: Any, folder: Path, role: Any, *, entries: int | None = None, tables: bool = True, key: Any = None
+) -> Path:
+    """The study as it lies in a coordinator's or a node's folder, as far as its first ``entries`` entries.
+
+    ``key``: the party's; the coordinator's where none is given.
+    """
     create_settings(folder, PartySettings(role=role, name="party"))
     files = PartyFolder(folder)
-    files.key.write_text(study.key.seed.hex() + "\n")
+    files.key.write_text((key or study.key).seed.hex() + "\n")
     files.key.chmod(0o600)
     engine = open_database(files.database, PublishedPlan, *LOG_TABLES)
     if role == "coordinator":

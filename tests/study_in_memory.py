@@ -29,6 +29,7 @@ from typing import Any, Self
 
 from sqlmodel import select
 
+from clients.comparison import make_sealing_key
 from clients.contribution import Contribution
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
@@ -50,10 +51,11 @@ from federation.coordinator.service import StudyParts, StudyService
 from federation.coordinator.tables import IssuedInvitation, PublishedPlan, ValidationSet
 from federation.network.memory import Courier, MemoryNetwork
 from federation.rules.canonical import sha256_hex
-from federation.rules.documents import Revocation, ValueTable
+from federation.rules.documents import Revocation, Signed, ValueTable
 from federation.rules.entries import Entry, open_entry
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
+from federation.rules.pledges import Pledge
 from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, open_agreement
 from federation.rules.validation import read_validation, validation_commitment
@@ -62,8 +64,10 @@ from federation.storage.code import code_hash
 from federation.storage.database import memory_database, read, write
 from federation.storage.evidence import MemoryEvidence
 from federation.storage.log import LOG_TABLES, MemoryLog, MerkleLog, SqliteLog
+from federation.storage.outbox import Outbox, OutgoingDocument
 
 SITES = ("ash", "birch", "cedar", "dogwood")
+MORE_SITES = ("elm", "fir")
 PEOPLE = 12
 TIMEOUT_S = 60.0
 SALT = bytes(range(32))
@@ -102,15 +106,19 @@ def small_plan(rows: bytes, *, sites: int, **changes: Any) -> StudyPlan:
     return StudyPlan.model_validate(document)
 
 
-def table(name: str, people: int) -> bytes:
-    """``people`` made-up rows as CSV, which follow from ``name``; age and pressure make illness likelier."""
+def table(name: str, people: int, *, relabelled: bool = False) -> bytes:
+    """``people`` made-up rows as CSV, which follow from ``name``; age and pressure make illness likelier.
+
+    ``relabelled``: the same rows in another order, under other people's names.
+    """
     rng = random.Random(name)
     lines = ["person,age,pressure,ill"]
     for number in range(people):
         age, pressure = rng.randint(20, 90), rng.randint(90, 200)
         ill = rng.random() < (age - 20) / 100 + (pressure - 90) / 250
         gap = rng.random() < 0.1
-        lines.append(f"p{number:02},{age},{'' if gap else pressure},{'yes' if ill else 'no'}")
+        called = people - 1 - number if relabelled else number
+        lines.append(f"p{called:02},{age},{'' if gap else pressure},{'yes' if ill else 'no'}")
     return ("\n".join(lines) + "\n").encode("utf-8")
 
 
@@ -170,7 +178,7 @@ class Institution:
             self.engine, epsilon=Decimal(3), delta=Decimal("1e-5"), order=8, clock=study.clock
         )
         self.file = study.folder / f"{site}.csv"
-        self.file.write_bytes(table(site, people))
+        self.file.write_bytes(table(study.copies.get(site, site), people, relabelled=site in study.copies))
         add_dataset(self.engine, self.file, subject_column="person", name=None, now=study.clock())
 
     # What officers and people do.
@@ -199,7 +207,7 @@ class Institution:
             records.append((ref, sign_record(document, person, created=now)))
         self.registry.submit_all(records)
 
-    def join(self, *, nominal_cohort: int | None = None) -> None:
+    def join(self, *, nominal_cohort: int | None = None, same_owner_as: tuple[str, ...] | None = None) -> None:
         """Join with an invitation and sign the agreement."""
         study = self.study
         address = study.exchange.addresses()[0]
@@ -211,11 +219,23 @@ class Institution:
             site=self.site,
             nominal_cohort=nominal_cohort or self.people,
             signed_at=format_instant(study.clock()),
+            overlap_key=None if plan.overlap is None else make_sealing_key(self.engine, plan.study_id),
+            same_owner_as=same_owner_as,
         )
         membership = membership_of(invitation, envelope, now=study.clock())
         membership.agreement = agreement.sign(self.key).to_bytes()
         with write(self.engine) as session:
             session.add(membership)
+        if plan.stake is not None:
+            self.submit("pledge", study.pledge(plan.stake.institution_microcredits))
+
+    def pledged(self) -> bytes:
+        """The pledge that it signed."""
+        return next(row.document for row in Outbox(self.engine, self.study.plan.study_id).documents())
+
+    def submit(self, kind: str, document: Signed) -> None:
+        """Sign a document for the study's log; the node brings it at its next tick."""
+        Outbox(self.engine, self.study.plan.study_id).put(kind, document.sign(self.key).to_bytes())
 
     def revoke(self) -> None:
         """Sign the revocation; the node stops at once and brings it at its next tick."""
@@ -338,18 +358,26 @@ class InMemoryStudy:
         beside: "InMemoryStudy | None" = None,
         consent_batch_s: float = 0,
         batch_size: int = 4,
+        copies: dict[str, str] | None = None,
+        owners: dict[str, tuple[str, ...]] | None = None,
         **plan: Any,
     ) -> None:
         self.folder = folder
         self.clock = beside.clock if beside else Clock()
         self.consent_batch_s, self.batch_size = consent_batch_s, batch_size
         self.seed = seed
+        self.copies = copies or {}
         self.key = key_of("coordinator")
         self.network = MemoryNetwork(courier)
         self.validation = table("validation", 40)
+        self.root = table("root", 24)
         self.plan = small_plan(self.validation, sites=sites, **plan)
         self.envelope = self.plan.sign(self.key).to_bytes()
-        self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, *LOG_TABLES)
+        self.engine = memory_database(PublishedPlan, IssuedInvitation, ValidationSet, OutgoingDocument, *LOG_TABLES)
+        self.outbox = Outbox(self.engine, self.plan.study_id)
+        if self.plan.stake is not None:
+            pledge = self.pledge(self.plan.stake.coordinator_microcredits)
+            self.outbox.put("pledge", pledge.sign(self.key).to_bytes())
         self.log = log or MemoryLog(self.plan.study_id)
         self.blobs = blobs or MemoryBlobStore()
         self.sealed = sealed or MemoryBlobStore()
@@ -365,12 +393,12 @@ class InMemoryStudy:
                 noise or NoNoise(),
                 beside=beside[site] if beside else None,
             )
-            for site in SITES[:sites]
+            for site in (*SITES, *MORE_SITES)[:sites]
         }
         for institution in self.institutions.values():
             if consents and beside is None:
                 institution.say(Action.GRANT, institution.refs)
-            institution.join()
+            institution.join(same_owner_as=(owners or {}).get(institution.site))
             institution.start()
 
     def __getitem__(self, site: str) -> Institution:
@@ -405,13 +433,25 @@ class InMemoryStudy:
             blobs=self.blobs,
             sealed=self.sealed,
             validation=read_validation(self.plan, self.validation),
+            root=read_validation(self.plan, self.root) if self.plan.aggregation.anchored else None,
             seed=self.seed,
             stop=self.stop,
             paused=lambda: paused(self.folder, self.plan.study_id),
             committed=(SALT, self.validation),
+            outbox=self.outbox,
+            logs=lambda: [self.log],
         )
         self.service = StudyService(parts, on_progress=self._step)
         self.service.serve()
+
+    def pledge(self, amount: int) -> Pledge:
+        """What a party signs that stands in with ``amount`` micro-credits."""
+        return Pledge(
+            study=self.plan.study_id,
+            plan_hash=self.plan.plan_hash,
+            amount_microcredits=amount,
+            signed_at=format_instant(self.clock()),
+        )
 
     def run(self, *, between: Between = lambda _closed: None, timeout_s: float = TIMEOUT_S) -> StudyState:
         """Run the coordinator until the study is settled (or somebody sets ``stop``).

@@ -64,6 +64,13 @@ def sign(
     dataset: Annotated[
         str, typer.Option("--dataset", help="The registered data set to use; default: the only one.")
     ] = "",
+    same_owner_as: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--same-owner-as",
+            help="The site name of another institution of your owner; repeat it. It counts if that one names you.",
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,11 +91,14 @@ def sign(
         )
     if not yes:
         ask_to_sign(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
-    agreement = sign_agreement(opened, membership, plan, nominal_cohort=nominal_cohort, dataset=dataset)
+    agreement = sign_agreement(
+        opened, membership, plan, nominal_cohort=nominal_cohort, dataset=dataset, same_owner_as=same_owner_as or ()
+    )
     emit(
-        agreement.model_dump(mode="json"),
+        agreement.model_dump(mode="json", exclude_none=True),
         as_json=as_json,
-        text=f"Signed: {membership.site} takes part in {plan.study_id}.\nNext: `accord node run --dir {folder}`.",
+        text=f"Signed: {membership.site} takes part in {plan.study_id}.\n"
+        f"{_next(plan)}`accord node run --dir {folder}`.",
     )
 
 
@@ -127,6 +137,10 @@ def revoke(
         as_json=as_json,
         text=f"Revoked. This node makes no further update for {plan.study_id}, and tells the coordinator when it runs.",
     )
+
+
+def _next(plan: StudyPlan) -> str:
+    return "Next: " if plan.stake is None else "Next: `accord stake deposit`, which the plan asks for, and "
 
 
 def _fee(plan: StudyPlan, fee: int | None) -> str:

@@ -14,6 +14,7 @@ from federation.rules.canonical import sha256_hex
 from federation.rules.invitation import parse_invitation
 from federation.rules.keys import PublicKey
 from federation.rules.replay import begin, replay
+from federation.rules.state import StudyState
 from federation.rules.study import open_plan
 from federation.settings import make_settings
 
@@ -162,8 +163,21 @@ def node_status(opened: NodeFolder, study: str | None) -> dict[str, Any]:
         "problem": live.get("problem", ""),
         "line": "" if live.get("connected") else live.get("line", ""),
         "consent_log": live.get("consent_log", {}),
+        "comparison": _comparison(seen, opened.key.public.did),
     }
     return data | {"awaited": _awaited(data, signed=bool(membership.agreement))}
+
+
+def _comparison(seen: StudyState, did: str) -> str:
+    """How far the comparison of people has come, for this institution; empty where the plan compares none."""
+    overlap = seen.overlap
+    if seen.plan.overlap is None:
+        return ""
+    if not overlap.formed:
+        return "declined" if did in overlap.declined else "to come: it is part of the agreement"
+    mine = [group for group in overlap.clusters if did in group]
+    names = [seen.site(other) for group in mine for other in group if other != did]
+    return f"counted as one institution with {', '.join(sorted(names))}" if names else "counted as itself"
 
 
 def _awaited(data: dict[str, Any], *, signed: bool) -> str:
@@ -190,6 +204,7 @@ def _text(data: dict[str, Any]) -> str:
             f"running    {'yes' if data['running'] else 'no'}",
             f"connected  {'yes' if data['connected'] else 'no'}",
             f"round      {round_}",
+            *([f"compared   {data['comparison']}"] if data["comparison"] else []),
             f"awaited    {data['awaited']}",
             *(f"witness    {did}: {why}" for did, why in sorted(data["consent_log"].items())),
         ]

@@ -90,6 +90,8 @@ def start(
             ask_to_sign(plan, membership, (plan.reward.fees or {}).get(opened.key.public.did))
         sign_agreement(opened, membership, plan, nominal_cohort=nominal_cohort, dataset=entry.name)
         note(f"Signed: {membership.site} takes part.")
+    if plan.stake is not None:
+        note(f"The plan asks for a stake; the study waits until `accord stake deposit --dir {folder}` has pledged it.")
     note(f"Running; Ctrl-C stops, and nothing is lost. Elsewhere: accord node status --dir {folder}")
     run_node(opened, plan.study_id, until_settled=until_settled, visit_s=None, consent_batch_s=60.0)
     emit(last_status(opened.files), as_json=as_json, text="The node has stopped; nothing is lost.")

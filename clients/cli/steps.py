@@ -1,20 +1,25 @@
 """What several commands of a node do: fetch a study's plan, sign its agreement, run until stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from clients.cli.dialling import host_of
+from clients.comparison import make_sealing_key
 from clients.folder import NodeFolder
 from clients.node import NodeParts, membership_of
 from clients.privacy.budget import BudgetLedger
 from federation.cli.output import note
 from federation.cli.running import running
 from federation.coordinator.history import system_clock
+from federation.errors import OperatorError
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.study import Agreement, StudyPlan, open_plan
 from federation.rules.succession import signers_of
+from federation.rules.wire import describe
 from federation.storage.database import write
 
 if TYPE_CHECKING:
@@ -41,16 +46,38 @@ def join_study(opened: NodeFolder, invited: Invitation) -> StudyPlan:
 
 
 def sign_agreement(
-    opened: NodeFolder, membership: "StudyMembership", plan: StudyPlan, *, nominal_cohort: int, dataset: str
+    opened: NodeFolder,
+    membership: "StudyMembership",
+    plan: StudyPlan,
+    *,
+    nominal_cohort: int,
+    dataset: str,
+    same_owner_as: Sequence[str] = (),
 ) -> Agreement:
-    """Sign for this institution; the running node brings it to the coordinator."""
-    agreement = Agreement(
-        study=plan.study_id,
-        plan_hash=plan.plan_hash,
-        site=membership.site,
-        nominal_cohort=nominal_cohort,
-        signed_at=format_instant(system_clock()),
-    )
+    """Sign for this institution; the running node brings it to the coordinator.
+
+    Raises:
+        OperatorError: owners are named where the plan takes no account of them, or not as sites are named.
+    """
+    if same_owner_as and plan.overlap is None:
+        raise OperatorError(
+            f"{plan.study_id} takes no account of who owns an institution.",
+            remedy="Leave --same-owner-as out: the plan has no [overlap] section.",
+        )
+    try:
+        agreement = Agreement(
+            study=plan.study_id,
+            plan_hash=plan.plan_hash,
+            site=membership.site,
+            nominal_cohort=nominal_cohort,
+            signed_at=format_instant(system_clock()),
+            overlap_key=None if plan.overlap is None else make_sealing_key(opened.engine, plan.study_id),
+            same_owner_as=tuple(same_owner_as) or None,
+        )
+    except ValidationError as error:
+        raise OperatorError(
+            f"This cannot be agreed to: {describe(error)}.", remedy="Mend the option that is named."
+        ) from error
     envelope = agreement.sign(opened.key).to_bytes()
     opened.update_membership(plan.study_id, agreement=envelope, status="agreed", dataset=dataset)
     return agreement

@@ -165,6 +165,8 @@ def why(data: Mapping[str, Any]) -> tuple[str, ...]:
             f"In each, everybody's updates were valued together; a site's part is {METHOD_WORDS[data['method']]}. The "
             "measure is the log loss, in nats, on the validation rows that the sponsor committed to before the study."
         )
+        if "cluster" in data:
+            steps.append(_clustered(data["cluster"], data["site"]))
         steps.append(_rounds(gains, losses))
         steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
         if data["lower_bound"] is not None and data["value"] > _SMALL:
@@ -196,6 +198,19 @@ def _rounds(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, An
             "validation rows."
         )
     return " ".join(parts) or "They changed next to nothing."
+
+
+def _clustered(cluster: Mapping[str, Any], site: str) -> str:
+    others = ", ".join(each for each in cluster["sites"] if each != site)
+    because = (
+        "their people seemed to be the same before the study, or they did not compare them"
+        if cluster["copies"]
+        else "they declare one owner"
+    )
+    return (
+        f"It counts as one institution with {others}: {because}. They join every group of sites together, weigh as "
+        f"one, and share what that was worth by their weights; its part is {cluster['share']:.1%}."
+    )
 
 
 def _offset(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, Any]]) -> str:

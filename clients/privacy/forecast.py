@@ -12,7 +12,7 @@ from typing import Any, Final
 from clients.privacy.budget import HistoryRow
 from clients.privacy.budget_chain import CREATED, State, Terms
 from federation.errors import PrivacyError
-from federation.rules.accounting import derive_noise_multiplier, epsilon, pld_epsilon, round_event
+from federation.rules.accounting import derive_noise_multiplier, epsilon, overlap_event, pld_epsilon, round_event
 from federation.rules.events import DpEvent, EventJson, concerning, parse_event, part_of_event, read_event, repeated
 from federation.rules.study import StudyPlan
 from federation.rules.wire import plain_decimal
@@ -79,15 +79,16 @@ def forecast(plan: StudyPlan, terms: Terms, spent_events: Sequence[EventJson | D
     Raises:
         PrivacyError: no noise keeps the plan's own epsilon.
     """
-    event = read_event(round_event(plan))
+    event, once = read_event(round_event(plan)), _before_rounds(plan)
     spent_events = concerning(part_of_event(event), spent_events)
 
     def after(rounds: int, before: Sequence[EventJson | DpEvent] = spent_events) -> float:
         again = [repeated(event, rounds)] if rounds else []
         return epsilon([*before, *again], delta=terms.delta, order=terms.order)
 
+    counted = [*spent_events, *once]
     rounds = range(1, plan.rounds.count + 1)
-    curve = tuple(after(number) for number in rounds)
+    curve = tuple(after(number, counted) for number in rounds)
     refused = next((number for number, total in zip(rounds, curve, strict=True) if total > terms.epsilon), None)
     return Forecast(
         plan=plan,
@@ -95,11 +96,16 @@ def forecast(plan: StudyPlan, terms: Terms, spent_events: Sequence[EventJson | D
         noise_multiplier=derive_noise_multiplier(plan),
         spent=after(0),
         curve=curve,
-        alone=tuple(after(number, ()) for number in rounds),
-        alone_pld=pld_epsilon([repeated(event, plan.rounds.count)], terms.delta),
+        alone=tuple(after(number, once) for number in rounds),
+        alone_pld=pld_epsilon([*once, repeated(event, plan.rounds.count)], terms.delta),
         refused=refused,
-        fitting_epsilon=None if refused is None else _fitting_epsilon(plan, terms, spent_events),
+        fitting_epsilon=None if refused is None else _fitting_epsilon(plan, terms, counted),
     )
+
+
+def _before_rounds(plan: StudyPlan) -> list[DpEvent]:
+    """What a plan costs before its first round: the sketch of one that compares people."""
+    return [] if plan.overlap is None else [read_event(overlap_event(plan))]
 
 
 def _fitting_epsilon(plan: StudyPlan, terms: Terms, spent_events: Sequence[EventJson | DpEvent]) -> Decimal | None:

@@ -196,15 +196,16 @@ class LogFields(Strict):
 
 
 class RoundFields(Strict):
-    """One round of one study."""
+    """One round of one study; 0 is the comparison of people before its first round."""
 
     study: StudyName
-    round: Annotated[int, Field(ge=1, le=ROUNDS_MAX)]
+    round: Annotated[int, Field(ge=0, le=ROUNDS_MAX)]
 
 
 class ModelFields(RoundFields):
     """One model, by its SHA-256, and the privacy loss that its study is bound to."""
 
+    round: Annotated[int, Field(ge=1, le=ROUNDS_MAX)]
     model: Digest
     epsilon: Plain
     delta: Plain

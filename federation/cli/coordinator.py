@@ -101,7 +101,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
     """A study's status from its log, with what the running process adds (who is connected)."""
     from federation.coordinator.membership import Membership
     from federation.coordinator.pausing import paused
-    from federation.coordinator.status import awaited, phase, predicted_s
+    from federation.coordinator.status import awaited, clusters_of, phase, predicted_s
 
     history = opened.history(study)
     state = history.state
@@ -117,7 +117,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "study": state.study,
         "phase": phase(state, pause),
         "round": state.round.number if state.round else len(state.closed),
-        "rounds": state.plan.rounds.count,
+        "rounds": state.rounds.count,
         "log_size": state.size,
         "invited": {site: "joined" if peer else "not yet" for site, peer in invited.items()},
         "agreements": sorted(agreement.site for agreement in state.agreements.values()),
@@ -125,6 +125,7 @@ def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]
         "awaited": awaited(history, invited=invited, connected=there if alive else None, pause=pause),
         "connected": connected,
         "problems": live.get("problems", {}),
+        "clusters": clusters_of(state),
         "settled": state.settled,
         "aborted": state.aborted,
     }
@@ -140,9 +141,17 @@ def status_text(data: dict[str, Any]) -> str:
         if data.get("predicted_s") is not None:
             lines.append(f"predicted  {data['predicted_s']:.0f} s from a round's opening to enough updates")
         lines += [f"awaited    {item['site']}: {item['for']}" for item in data["awaited"]] or ["awaited    nobody"]
+    lines += [f"as one     {cluster_text(each)}" for each in data.get("clusters", [])]
     lines += [f"problem    {site}: {text}" for site, text in data.get("problems", {}).items()]
     lines.append(f"running    {'yes' if data['running'] else 'no'}")
     return "\n".join(lines)
+
+
+def cluster_text(cluster: dict[str, Any]) -> str:
+    """Who counts as one institution, and why."""
+    copies = [", ".join(group) for group in cluster["copies"]]
+    why = "they declare one owner" if not copies else f"the same people, or not compared: {'; '.join(copies)}"
+    return f"{', '.join(cluster['sites'])} ({why})"
 
 
 def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:

@@ -29,9 +29,11 @@ def lead(
     from federation.coordinator.pausing import paused
     from federation.coordinator.service import StudyParts, StudyService
     from federation.rules.validation import read_validation
+    from federation.storage.log import SqliteLog
 
     plan = history.state.plan
     salt, rows = opened.validation(plan.validation.commitment)
+    anchor = plan.aggregation.root
     service = StudyService(
         StudyParts(
             history=history,
@@ -40,9 +42,12 @@ def lead(
             blobs=opened.blobs,
             sealed=opened.sealed,
             validation=read_validation(plan, rows),
+            root=None if anchor is None else read_validation(plan, opened.validation(anchor)[1]),
             seed=seed,
             stop=party.stop,
             paused=lambda: paused(opened.files.path, plan.study_id),
+            outbox=opened.outbox(plan.study_id),
+            logs=lambda: [SqliteLog(opened.engine, name) for name in opened.studies()],
             committed=(salt, rows),
         ),
         on_progress=party.show_status,

@@ -177,6 +177,11 @@ def _closed(body: Any, sites: dict[str, str]) -> str:
     return f"round closed: {names}; model {body.model[:_HASH_SHOWN]}"
 
 
+def _formed(body: Any, sites: dict[str, str]) -> str:
+    groups = [" + ".join(sorted(sites.get(did, did) for did in group)) for group in body.clusters]
+    return f"people compared; counted as one institution: {'; '.join(groups) or 'nobody'}"
+
+
 def _settled(body: Any, _sites: dict[str, str]) -> str:
     paid = ", ".join(f"{payment.site} {payment.total / _MICRO:g}" for payment in body.payments)
     return f"study settled, credits: {paid}; burned {body.burned / _MICRO:g}"
@@ -188,6 +193,11 @@ _TEXTS: Final[dict[str, Callable[[Any, dict[str, str]], str]]] = {
     ),
     "agreement-admitted": lambda _body, _sites: "agreed to the plan",
     "agreement-revoked": lambda _body, _sites: "revoked its agreement",
+    "overlap-committed": lambda _body, _sites: "committed to a sketch of its people",
+    "overlap-declined": lambda _body, _sites: "does not compare its people",
+    "overlap-closed": lambda _body, _sites: "sketches are committed to; they are shown to the other institutions",
+    "overlap-reported": lambda _body, _sites: "reported on common people",
+    "clusters-formed": _formed,
     "study-started": lambda body, _: (
         f"study started with {len(body.weights)} institutions; first model {body.base_model[:_HASH_SHOWN]}"
     ),

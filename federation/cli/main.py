@@ -39,6 +39,7 @@ SUMMARIES: Final = {
     "privacy": "Audit the node's own privacy; see what attacks could learn.",
     "rewards": "Read what a party earned, and why.",
     "value": "See why a site earned what it earned; challenge a utility.",
+    "stake": "Stand in with a stake; show a case against one.",
     "market": "Let institutions name their price for taking part.",
     "log": "Verify an exported study offline; look into its log.",
 }

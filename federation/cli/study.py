@@ -11,6 +11,7 @@ import typer
 from federation.cli.coordinator import address_of, status_text, study_status
 from federation.cli.output import DirOption, JsonOption, emit, group
 from federation.cli.running import is_running
+from federation.cli.votes import propose, vote, votes
 from federation.coordinator.folder import commit_validation, open_coordinator, publish
 from federation.coordinator.membership import invite as make_invitation
 from federation.errors import OperatorError
@@ -34,6 +35,10 @@ def new(
     validation: Annotated[
         Path, typer.Option("--validation", help="The sponsor's validation rows (CSV); their hash goes into the plan.")
     ],
+    root: Annotated[
+        Path | None,
+        typer.Option("--root", help="The sponsor's root set (CSV): the plan's rule becomes trust-anchored, by it."),
+    ] = None,
     template: Annotated[
         Path | None, typer.Option("--from", help="Start from this plan instead of the built-in example.")
     ] = None,
@@ -47,6 +52,8 @@ def new(
     text = read_text(template) if template else _built_in_template()
     commitment = commit_validation(opened, read_bytes(validation, max_bytes=VALIDATION_BYTES_MAX))
     text = _fill(text, "commitment", f'"{commitment}"')
+    if root is not None:
+        text = _anchored(text, commit_validation(opened, read_bytes(root, max_bytes=VALIDATION_BYTES_MAX)))
     text = _fill(text, "code_approved", f'["{code_hash()}"]')
     try:
         with out.open("x", encoding="utf-8") as file:
@@ -92,8 +99,8 @@ def publish_plan(plan_file: PlanArgument, folder: DirOption, as_json: JsonOption
     """
     opened = open_coordinator(folder)
     plan = load_plan(plan_file)
-    _, data = opened.validation(plan.validation.commitment)
-    read_validation(plan, data)
+    for commitment in filter(None, (plan.validation.commitment, plan.aggregation.root)):
+        read_validation(plan, opened.validation(commitment)[1])
     publish(opened, plan)
     emit(
         {"study": plan.study_id, "plan_hash": plan.plan_hash, "signer": opened.key.public.did},
@@ -233,6 +240,7 @@ def export(
         blobs=opened.blobs,
         key=opened.key,
         validation=opened.validation(plan.validation.commitment),
+        root_set=None if plan.aggregation.root is None else opened.validation(plan.aggregation.root),
     )
     emit(
         {"export": str(out), "files": written.files, "log_size": written.log_size, "key": written.coordinator.did},
@@ -240,6 +248,11 @@ def export(
         text=f"Exported {written.files} files to {out}.\n"
         f"Verify: accord log verify {out} --key {written.coordinator.did}",
     )
+
+
+app.command()(propose)
+app.command()(vote)
+app.command()(votes)
 
 
 def load_plan(path: Path) -> StudyPlan:
@@ -281,6 +294,15 @@ def read_bytes(path: Path, *, max_bytes: int) -> bytes:
 
 def _built_in_template() -> str:
     return resources.files("federation.cli").joinpath("plan_template.toml").read_text("utf-8")
+
+
+def _anchored(text: str, commitment: str) -> str:
+    """Make the rule of aggregation trust-anchored, by the root set of this commitment, which stays sealed."""
+    before, header, rest = text.partition("[aggregation]\n")
+    section, bracket, after = rest.partition("\n[")
+    section = re.sub(r"(?m)^(tolerated|root|root_disclosure) = .*\n?", "", section)
+    lines = f'"trust-anchored"\nroot = "{commitment}"\nroot_disclosure = "sealed"'
+    return before + header + _fill(section, "rule", lines) + bracket + after
 
 
 def _fill(text: str, key: str, value: Any) -> str:

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from federation.errors import OperatorError
 from federation.export.folding import FoldedLog, fold
+from federation.learning.evaluation import committed_utility
 from federation.rules import audit
+from federation.rules.evidence import check_evidence
 from federation.rules.journal import JournalLine, journal, to_beancount, to_csv
 from federation.rules.ledger import Ledger
 from federation.rules.merkle import root
@@ -104,7 +106,7 @@ class Books:
 
     def _heading(self) -> str:
         state = self.folded.state
-        told = "settled" if state.settled else f"{len(state.closed)} of {state.plan.rounds.count} rounds closed"
+        told = "settled" if state.settled else f"{len(state.closed)} of {state.rounds.count} rounds closed"
         return f"Accounts of {state.study} after {state.size} entries of its log ({told}):"
 
 
@@ -132,6 +134,8 @@ def books_of(folder: Path, *, study: str | None) -> Books:
     folded = fold(plan, source.plan, envelope.signer, source.entries)
     if folded.settlement is not None:
         audit.check_settlement(folded.settlement.before, folded.settlement.body, source.blobs)
+    for entry in folded.entries:
+        check_evidence(folded.state, entry, source.blobs, committed_utility)
     folded.state.ledger.check()
     entries = {entry.id: (index, entry.at) for index, entry in enumerate(folded.entries)}
     return Books(folded=folded, lines=tuple(journal(folded.state.ledger, entries)), newest=source.newest)

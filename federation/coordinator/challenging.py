@@ -77,6 +77,7 @@ def challenge_of(folder: Path, *, coalition: str, round_number: int, study: str 
         validation=source.validation(plan.validation.commitment),
         base=source.blobs(done.base_model),
         updates={did: b"".join(source.blobs(name) for name in done.admitted[did].chunks) for did in members},
+        reference=None if done.reference is None else source.blobs(done.reference),
     )
     data = challenge.to_bytes()
     finding = verify_challenge(data, coordinator=envelope.signer, utility=committed_utility)

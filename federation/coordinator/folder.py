@@ -17,6 +17,7 @@ from federation.settings import PartyFolder, PartySettings, create_settings, loa
 from federation.storage.blobs import FolderBlobStore
 from federation.storage.database import open_database, read, write
 from federation.storage.log import LOG_TABLES, SqliteLog
+from federation.storage.outbox import Outbox, OutgoingDocument
 
 from .history import StudyHistory
 from .standby import Asked
@@ -82,6 +83,10 @@ class CoordinatorFolder:
             coordinator=self.coordinator_of(plan.study_id),
         )
 
+    def outbox(self, study: str) -> Outbox:
+        """What this coordinator's commands signed for a study's log."""
+        return Outbox(self.engine, study)
+
     def validation(self, commitment: str) -> tuple[bytes, bytes]:
         """Salt and rows (CSV bytes) of a committed validation set.
 
@@ -120,16 +125,16 @@ def open_coordinator(path: Path) -> CoordinatorFolder:
     if settings.role not in ("coordinator", "standby"):
         raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the coordinator's folder.")
     key = load_key(files.key)
-    engine = open_database(
-        files.database,
+    tables = (
         PublishedPlan,
         IssuedInvitation,
         ValidationSet,
         AnnouncedCall,
         ReceivedOffer,
+        OutgoingDocument,
         FollowedStudy,
-        *LOG_TABLES,
     )
+    engine = open_database(files.database, *tables, *LOG_TABLES)
     return CoordinatorFolder(
         files=files,
         settings=settings,
@@ -159,10 +164,12 @@ def publish(folder: CoordinatorFolder, plan: StudyPlan) -> bytes:
     """Sign and store a plan; a plan that is published already comes back as it is.
 
     Raises:
-        OperatorError: its validation set is not in the folder, or the folder is a standby's.
+        OperatorError: its validation set, or its root set, is not in the folder, or the folder is a standby's.
     """
     require_role(folder, "coordinator")
     folder.validation(plan.validation.commitment)
+    if plan.aggregation.root is not None:
+        folder.validation(plan.aggregation.root)
     with write(folder.engine) as session:
         row = session.exec(select(PublishedPlan).where(PublishedPlan.study == plan.study_id)).first()
         if row is None:

@@ -16,6 +16,8 @@ from federation.rules.wire import Did, Wire
 JOIN: Final = "/accord/join/1"
 AGREEMENT: Final = "/accord/agreement/1"
 REVOCATION: Final = "/accord/revocation/1"
+SUBMISSION: Final = "/accord/submission/1"
+"""What a party brings to the study's log of its own accord: pledge, accusation, proposal or vote (``submissions``)."""
 CHECKPOINT: Final = "/accord/checkpoint/1"
 """Asked with nothing, answered with the newest signed checkpoint of the study's log, as a note."""
 COSIGN: Final = "/accord/cosign/1"
@@ -29,10 +31,13 @@ CONSENT_COSIGN: Final = "/accord/consent-cosign/1"
 """A peer's consent log is shown to a witness (``consent.cosigning``); served by every node."""
 CONSENT_RELAY: Final = "/accord/consent-relay/1"
 """The coordinator's door through which nodes, which listen nowhere, reach each other's ``CONSENT_COSIGN``."""
+OVERLAP: Final = "/accord/overlap/1"
+"""The coordinator leads each node through the comparison of people; served by nodes whose plan asks for one."""
 
 JOIN_BYTES_MAX: Final = 4096
 PLAN_REPLY_BYTES_MAX: Final = 2 * PLAN_BYTES_MAX
 DOCUMENT_BYTES_MAX: Final = 64 * 1024
+SUBMISSION_BYTES_MAX: Final = 256 * 1024
 COSIGN_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
 COSIGN_ENTRIES_MAX: Final = 256
 REPLY_BYTES_MAX: Final = 64 * 1024
@@ -46,6 +51,9 @@ PROMISE_REPLY_BYTES_MAX: Final = 4096
 CONSENT_COSIGN_BYTES_MAX: Final = 16 * 1024
 CONSENT_REPLY_BYTES_MAX: Final = 4096
 RELAY_BYTES_MAX: Final = 3 * CONSENT_COSIGN_BYTES_MAX
+SEALED_BYTES_MAX: Final = 4096 + 16
+"""A packed sketch of 1,024 places, sealed."""
+OVERLAP_BYTES_MAX: Final = 14 * (2 * SEALED_BYTES_MAX + 256)
 
 
 class JoinRequest(Wire):
@@ -115,6 +123,30 @@ class PromiseRequest(Wire):
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=PROMISE_REPLY_BYTES_MAX)], ...],
         Field(max_length=14),
     ] = ()
+
+
+SealedText = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})+$", max_length=2 * SEALED_BYTES_MAX)]
+
+
+class OverlapRequest(Wire):
+    """The coordinator asks for the next step: a commitment, the sketch sealed to every other party, or a report.
+
+    ``sealed``: with ``report``, by sender, what the others sealed to this party (hexadecimal).
+    """
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    step: Literal["commit", "show", "report"]
+    sealed: Annotated[dict[Did, SealedText], Field(max_length=13)] | None = None
+
+
+class OverlapReply(Wire):
+    """A signed commitment, report or refusal; or, to ``show``, this party's sketch sealed to each other party."""
+
+    version: Literal[1] = 1
+    kind: Literal["committed", "reported", "declined", "shown"]
+    envelope: EnvelopeText | None = None
+    sealed: Annotated[dict[Did, SealedText], Field(max_length=13)] | None = None
 
 
 class RelayRequest(Wire):

@@ -16,10 +16,13 @@ from typing import Any
 from federation.errors import AccordError, PeerError
 from federation.flower.grid import ExchangeGrid, node_id_of
 from federation.flower.strategy import AccordStrategy
+from federation.learning.reference import reference_update
 from federation.network.exchange import Exchange
 from federation.rules.admission import AdmissionError, check_arrays, check_update, parameter_count
+from federation.rules.aggregation import rule_of
 from federation.rules.cohorts import invited, may_close
 from federation.rules.documents import Commitment, Refusal, open_signed
+from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import (
     CommitmentLate,
     CommitmentsClosed,
@@ -34,7 +37,7 @@ from federation.rules.entries import (
 )
 from federation.rules.instant import format_instant
 from federation.rules.keys import PublicKey
-from federation.rules.state import RoundState
+from federation.rules.state import RoundState, StudyState
 from federation.rules.vectors import pack_vector, unpack_vector
 from federation.storage.blobs import BlobStore
 
@@ -61,6 +64,8 @@ class RoundRunner:
         blobs: models and updates.
         valuer: seals each round's value table.
         stop: ends every wait.
+        sealed: where reference updates wait for their round's end.
+        root: the sponsor's root set, where the plan's rule needs one.
         on_turn: called again and again while answers are awaited.
     """
 
@@ -74,6 +79,8 @@ class RoundRunner:
         blobs: BlobStore,
         valuer: Valuer,
         stop: threading.Event,
+        sealed: BlobStore,
+        root: SubjectBatch | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._history = history
@@ -83,6 +90,8 @@ class RoundRunner:
         self._blobs = blobs
         self._valuer = valuer
         self._stop = stop
+        self._sealed = sealed
+        self._root = root
         self._on_turn = on_turn
         plan = history.state.plan
         self._tasks: dict[str, PublicKey] = {}
@@ -102,6 +111,7 @@ class RoundRunner:
             participants=invited(state, measured or ()),
             deadline=self._deadline(now),
             measured=measured,
+            reference=self._reference(state),
         )
         self._history.append(body, round_number=len(state.closed) + 1)
 
@@ -115,6 +125,14 @@ class RoundRunner:
             request_ms=round(1000 * request_s) if request_s is not None else before and before.request_ms,
             bytes_s=self._gathering.bytes_s(party) or (before and before.bytes_s),
         )
+
+    def _reference(self, state: StudyState) -> str | None:
+        """Work out and keep the sponsor's update of the next round; it is shown when the round closes."""
+        if self._root is None or state.model is None:
+            return None
+        encoding = state.plan.aggregation.encoding
+        base = unpack_vector(self._blobs.get(state.model), encoding, length=parameter_count(state.plan))
+        return self._sealed.put(pack_vector(reference_update(state.plan, base, self._root), encoding))
 
     def reopen(self) -> None:
         """Give the round that a former process left open a new deadline, if its own has passed."""
@@ -137,7 +155,7 @@ class RoundRunner:
             self._close(self._current())
 
     def _deadline(self, now: datetime) -> str:
-        wait = timedelta(seconds=self._history.state.plan.rounds.deadline_s + 1)  # whole seconds are cut off
+        wait = timedelta(seconds=self._history.state.rounds.deadline_s + 1)  # whole seconds are cut off
         return format_instant(now + wait)
 
     def _current(self) -> RoundState:
@@ -190,7 +208,7 @@ class RoundRunner:
         self._grid.set_nodes(parties)
         node_ids = [node_id_of(party) for party in parties]
         messages = self._strategy.configure_reveal(current.number, self._grid, node_ids)
-        deadline = time.monotonic() + self._history.state.plan.rounds.deadline_s
+        deadline = time.monotonic() + self._history.state.rounds.deadline_s
 
         def undecided() -> set[str]:
             now = self._current()
@@ -276,15 +294,21 @@ class RoundRunner:
         state = self._history.state
         encoding = state.plan.aggregation.encoding
         base = unpack_vector(self._blobs.get(current.base_model), encoding, length=parameter_count(state.plan))
-        quorate = len(current.admitted) >= state.plan.rounds.quorum
+        quorate = len(current.admitted) >= current.quorum
         counted = dict(current.admitted) if quorate else {}
         vectors = self._gathering.take(counted)
-        result = self._strategy.aggregate_vectors(base, vectors, state.weights)
+        rule = rule_of(state.plan)
+        if current.reference is not None:
+            shown = self._sealed.get(current.reference)
+            if self._blobs.put(shown) != current.reference:
+                raise ValueError("a sealed reference update changed")
+            rule = rule_of(state.plan, unpack_vector(shown, encoding, length=parameter_count(state.plan)))
+        result = self._strategy.aggregate_vectors(base, vectors, state.weights, rule)
         body = RoundClosed(
             outcome="aggregated" if quorate else "no-quorum",
             updates={did: update.update for did, update in counted.items()},
             model=self._blobs.put(pack_vector(result, encoding)),
-            value_table=self._valuer.seal(state, base=base, updates=vectors),
+            value_table=self._valuer.seal(state, base=base, updates=vectors, rule=rule),
         )
         self._history.append(body, round_number=current.number)
 

@@ -7,8 +7,9 @@ through, collect cosignatures, settle. Nothing else holds state, so a restart is
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from federation.flower.grid import ExchangeGrid
@@ -18,13 +19,18 @@ from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.network.probe import serve_probe
 from federation.rules.aggregation import rule_of
+from federation.rules.comparing import weights_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
-from federation.rules.replay import weights_of
+from federation.rules.stakes import stakes_due
 from federation.rules.state import StudyState
 from federation.rules.vectors import pack_vector
 from federation.storage.blobs import BlobStore
+from federation.storage.log import MerkleLog
+from federation.storage.outbox import Outbox
 
+from .answering import answer_to
+from .comparing import Comparing
 from .history import StudyHistory, system_clock
 from .membership import Membership
 from .pausing import Pause
@@ -35,11 +41,14 @@ from .protocols import (
     JOIN,
     JOIN_BYTES_MAX,
     REVOCATION,
+    SUBMISSION,
+    SUBMISSION_BYTES_MAX,
 )
 from .relay import Relay
 from .replication import Replication, check_leads, seal_validation, serve_sealed
 from .rounds import RoundRunner
-from .status import awaited, awaited_cosignatures, phase, predicted_s
+from .status import awaited, awaited_cosignatures, clusters_of, phase, predicted_s
+from .submissions import Submissions
 from .valuing import Valuer
 from .witnessing import Witnessing
 
@@ -58,6 +67,7 @@ class StudyParts:
     """What a study runs on; all of it can be in memory.
 
     ``committed`` are salt and rows of the validation set: what a standby is given, where the plan names one.
+    ``outbox`` holds what the coordinator's own commands sign, ``logs`` are all studies' logs that it keeps.
     """
 
     history: StudyHistory
@@ -66,10 +76,13 @@ class StudyParts:
     blobs: BlobStore
     sealed: BlobStore
     validation: SubjectBatch
+    root: SubjectBatch | None = None
     seed: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     paused: Callable[[], Pause | None] = lambda: None
     committed: tuple[bytes, bytes] | None = None
+    outbox: Outbox | None = None
+    logs: Callable[[], Sequence[MerkleLog]] = tuple
 
 
 class StudyService:
@@ -88,6 +101,9 @@ class StudyService:
         plan = parts.history.state.plan
         self._valuer = Valuer(plan=plan, validation=parts.validation, blobs=parts.blobs, sealed=parts.sealed)
         self._witnessing = Witnessing(parts.history, parts.exchange)
+        self._submissions = Submissions(parts.history, parts.blobs, parts.exchange)
+        self._answer = partial(answer_to, logs=parts.logs)
+        self._comparing = Comparing(parts.history, parts.exchange, self._witnessing.gather)
         self._rounds = RoundRunner(
             history=parts.history,
             exchange=parts.exchange,
@@ -96,6 +112,8 @@ class StudyService:
             blobs=parts.blobs,
             valuer=self._valuer,
             stop=parts.stop,
+            sealed=parts.sealed,
+            root=parts.root,
             on_turn=self._turn,
         )
         self._replication: Replication | None = None
@@ -105,11 +123,12 @@ class StudyService:
         self._cosigned_at = 0.0
 
     def serve(self) -> None:
-        """Open the doors: invitations, agreements, revocations, checkpoints, blobs, measurements, from node to node."""
+        """Open the doors: invitations, agreements, submissions, checkpoints, blobs, measurements, from node to node."""
         exchange, membership = self._parts.exchange, self._parts.membership
         exchange.serve(JOIN, membership.join, max_bytes=JOIN_BYTES_MAX, strangers=True)
         exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
+        exchange.serve(SUBMISSION, self._submissions.handle, max_bytes=SUBMISSION_BYTES_MAX)
         exchange.serve(CHECKPOINT, lambda _peer, _payload: self._history.newest_note(), max_bytes=0)
         serve_blobs(exchange, self._parts.blobs)
         serve_probe(exchange, system_clock)
@@ -166,7 +185,7 @@ class StudyService:
             "study": state.study,
             "phase": phase(state, pause),
             "round": state.round.number if state.round else len(state.closed),
-            "rounds": state.plan.rounds.count,
+            "rounds": state.rounds.count,
             "log_size": state.size,
             "connected": sorted(names.get(peer.did, peer.did) for peer in connected),
             "predicted_s": predicted_s(state),
@@ -177,7 +196,11 @@ class StudyService:
                 pause=pause,
                 seen=self._seen(),
             ),
-            "problems": {names.get(did, did): text for did, text in self._witnessing.problems.items()},
+            "problems": {
+                names.get(did, did): text
+                for did, text in (self._witnessing.problems | self._comparing.problems).items()
+            },
+            "clusters": clusters_of(state),
             "settled": state.settled,
         }
 
@@ -192,6 +215,8 @@ class StudyService:
 
     def _step(self) -> bool:
         """Do the next thing; False when there is only waiting left."""
+        if self._submitted():
+            return True
         state = self._history.state
         if state.settled:
             return self._cosign(again_s=_COSIGN_AGAIN_S)
@@ -211,9 +236,20 @@ class StudyService:
             return True
         return pause is None and self._open_round(state)
 
-    def _start(self, state: StudyState) -> bool:
-        if len(state.agreements) < state.plan.rounds.participants:
+    def _submitted(self) -> bool:
+        """Log what the coordinator's commands signed and what is due by itself; False when there is nothing."""
+        taken = 0 if self._parts.outbox is None else self._submissions.take_own(self._parts.outbox)
+        if not taken and not self._submissions.due(self._answer):
             return False
+        self._cosign(again_s=0)
+        return True
+
+    def _start(self, state: StudyState) -> bool:
+        ready = len(state.agreements) == state.plan.rounds.participants
+        if not ready or not set(stakes_due(state)) <= set(state.stakes):
+            return False
+        if state.plan.overlap is not None and not state.overlap.formed:
+            return self._comparing.advance()
         first = pack_vector(initial_model(state.plan, self._parts.seed), state.plan.aggregation.encoding)
         model = self._parts.blobs.put(first)
         self._history.append(StudyStarted(weights=weights_of(state), base_model=model))
@@ -224,7 +260,7 @@ class StudyService:
         """Open a round once a quorum is there, or has visited; the others get a short while to appear."""
         there = self._seen()
         present = [did for did in state.active if did in there]
-        if len(present) < state.plan.rounds.quorum:
+        if len(present) < state.rounds.quorum:
             self._quorum_since = None
             return False
         self._quorum_since = self._quorum_since or time.monotonic()
@@ -237,7 +273,7 @@ class StudyService:
 
     def _seen(self) -> set[str]:
         """Who is there now; where nodes visit, also who was there within the last deadline."""
-        rounds, now = self._history.state.plan.rounds, time.monotonic()
+        rounds, now = self._history.state.rounds, time.monotonic()
         here = {peer.did for peer in self._parts.exchange.connected()}
         if rounds.attendance is None:
             return here

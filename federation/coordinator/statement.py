@@ -21,7 +21,6 @@ from federation.rules.rewards import pay
 from federation.rules.state import StudyState
 from federation.rules.statements import Statement, statement, whole_of, with_fee
 from federation.rules.study import open_plan
-from federation.rules.valuation import method_named
 
 from .source import open_source
 
@@ -65,7 +64,7 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
     state, settlement = folded.state, folded.settlement
     if settlement is None:
         raise OperatorError(
-            f"{state.study} is not settled: {len(state.closed)} of {plan.rounds.count} rounds are closed"
+            f"{state.study} is not settled: {len(state.closed)} of {state.rounds.count} rounds are closed"
             f" as far as {folder} knows.",
             remedy="Statements exist once the study is settled; `status` says who is awaited.",
         )
@@ -75,6 +74,7 @@ def statement_of(folder: Path, *, site: str, study: str | None) -> StudyStatemen
     data = {
         **written.to_json(),
         "rounds": _rounds(written, state),
+        **_cluster(state, site),
         "plan_hash": plan.plan_hash,
         "aggregation": {"rule": plan.aggregation.rule, "linear": rule_of(plan).linear},
         "log": _log_data(folded, settlement, proof),
@@ -96,8 +96,7 @@ def _statement(state: StudyState, settlement: Settlement, tables: Mapping[int, V
     values: dict[int, dict[str, Fraction]] = {}
     method = state.plan.valuation.method
     for number, table in tables.items():
-        worth = zip(table.players, method_named(method)(table.utilities), strict=True)
-        values[number] = {state.site(did): value / audit.UTILITY_UNIT for did, value in worth}
+        values[number] = {state.site(did): value for did, value in audit.round_values(state, table).items()}
     reward, errors = state.plan.reward, audit.standard_errors(settlement.body.payments)
     amounts = audit.payable(state, audit.values(state, list(tables.values())), errors)
     by_site = {state.site(did): amount for did, amount in amounts.items()}
@@ -123,6 +122,18 @@ def _rounds(written: Statement, state: StudyState) -> list[dict[str, Any]]:
     reasons = {done.number: done.refused.get(did, "") for done in state.closed}
     rows: list[dict[str, Any]] = written.to_json()["rounds"]
     return [row | {"reason": "" if row["admitted"] else reasons[row["round"]] or "took no part"} for row in rows]
+
+
+def _cluster(state: StudyState, site: str) -> dict[str, Any]:
+    """With whom the site counts as one institution, and whether as copies; nothing where it stands alone."""
+    for group in state.overlap.clusters:
+        sites = sorted(state.site(did) for did in group)
+        if site in sites:
+            copied = any(site in {state.site(did) for did in copies} for copies in state.overlap.copies)
+            weights = {state.site(did): state.weights[did] for did in group}
+            part = Fraction(weights[site], sum(weights.values()))
+            return {"cluster": {"sites": sites, "copies": copied, "share": float(part), "share_exact": str(part)}}
+    return {}
 
 
 def _log_data(folded: FoldedLog, settlement: Settlement, proof: _Proof) -> dict[str, Any]:
@@ -174,6 +185,7 @@ def _text(data: Mapping[str, Any]) -> str:
             *rounds,
             *worth,
             *([] if aggregation["linear"] else [rerun, "             (an update of zero is not worth exactly zero)"]),
+            *_cluster_line(data),
             f"  reward     {credits_:,.6f} credits, on the account {data['account']}",
             *(
                 [f"  fee        {data['fee_microcredits'] / 1_000_000:,.6f} credits"]
@@ -189,3 +201,11 @@ def _text(data: Mapping[str, Any]) -> str:
             "Values and payments were recomputed from the value tables just now. " + _HOW_TO_PROVE,
         ]
     )
+
+
+def _cluster_line(data: Mapping[str, Any]) -> list[str]:
+    cluster = data.get("cluster")
+    if cluster is None:
+        return []
+    others = ", ".join(each for each in cluster["sites"] if each != data["site"])
+    return [f"  counted    as one institution with {others}"]

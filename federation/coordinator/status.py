@@ -1,11 +1,14 @@
 """Where a study stands, and who is awaited for what, read off its log."""
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from datetime import timedelta
+from typing import Any, Final
 
 from federation.rules.checkpoint import finality_quorum
 from federation.rules.cohorts import round_ms
+from federation.rules.comparing import waits_for
 from federation.rules.instant import format_instant
+from federation.rules.stakes import stakes_due
 from federation.rules.state import RoundState, StudyState
 
 from .history import StudyHistory
@@ -13,6 +16,7 @@ from .pausing import Pause
 
 _RUN: Final = "running this study (`accord coordinator run`)"
 _AGREE: Final = "its agreement (`accord agreement sign`, then `accord node run` brings it)"
+_STAKE: Final = "its stake (`accord stake deposit`, then the running party brings it)"
 _AWAY: Final = "; it is not connected"
 
 
@@ -21,7 +25,8 @@ def phase(state: StudyState, pause: Pause | None = None) -> str:
     if state.settled:
         return "settled"
     if not state.weights:
-        return "gathering agreements"
+        comparing = state.plan.overlap is not None and state.overlap.since is not None
+        return "comparing people" if comparing else "gathering agreements"
     if state.round is not None:
         return "training" if state.round.phase == "open" else "collecting updates"
     if state.complete:
@@ -36,6 +41,18 @@ def predicted_s(state: StudyState) -> float | None:
     """
     predicted = None if state.complete or state.settled else round_ms(state)
     return None if predicted is None else predicted / 1000
+
+
+def clusters_of(state: StudyState) -> list[dict[str, Any]]:
+    """Who counts as one institution: site names, and which of them as copies of one data set."""
+    overlap = state.overlap
+    return [
+        {
+            "sites": sorted(map(state.site, group)),
+            "copies": [sorted(map(state.site, each)) for each in overlap.copies if set(each) <= set(group)],
+        }
+        for group in overlap.clusters
+    ]
 
 
 def awaited(
@@ -62,7 +79,7 @@ def awaited(
         return [_item("coordinator", _RUN), *([] if state.weights else _agreements(state, invited))]
     there = set(connected)
     if not state.weights:
-        return _agreements(state, invited)
+        return _agreements(state, invited) or _comparisons(state, there)
     if state.round is not None:
         return _answers(state, state.round, there)
     if pause is not None and pause.for_good and not state.complete:
@@ -88,7 +105,7 @@ def _is_final(history: StudyHistory) -> bool:
 def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[dict[str, str]]:
     missing = state.plan.rounds.participants - len(state.agreements)
     if not missing:
-        return []
+        return _stakes(state)
     agreed = {agreement.site for agreement in state.agreements.values()}
     waiting = [
         _item(site, _AGREE if peer else "joining with its invitation (`accord node join`)")
@@ -100,6 +117,24 @@ def _agreements(state: StudyState, invited: Mapping[str, str | None]) -> list[di
         whom = "one more institution" if more == 1 else f"{more} more institutions"
         waiting.append(_item("coordinator", f"an invitation for {whom} (`accord study invite`)"))
     return waiting
+
+
+def _stakes(state: StudyState) -> list[dict[str, str]]:
+    """Whose stake is missing, where the plan asks for stakes."""
+    names = {state.coordinator.did: "coordinator", **{did: state.site(did) for did in state.agreements}}
+    return [_item(names[did], _STAKE) for did in stakes_due(state) if did not in state.stakes]
+
+
+def _comparisons(state: StudyState, there: set[str]) -> list[dict[str, str]]:
+    """Who still owes the comparison of people a sketch, or after that a report; it goes on without them."""
+    since, deadline = state.overlap.since, timedelta(seconds=state.plan.rounds.deadline_s)
+    if since is None:
+        return []
+    what = "its report on common people" if state.overlap.closed else "its sketch of its people"
+    until = format_instant(since + deadline * (2 if state.overlap.closed else 1))
+    return [
+        _item(state.site(did), f"{what}, until {until}" + ("" if did in there else _AWAY)) for did in waits_for(state)
+    ]
 
 
 def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[dict[str, str]]:
@@ -129,7 +164,7 @@ def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]
 def _connections(state: StudyState, there: set[str]) -> list[dict[str, str]]:
     """Between rounds: whoever is away is awaited; with a quorum the next round opens without them very soon."""
     away = [did for did in state.active if did not in there]
-    present, quorum = len(state.active) - len(away), state.plan.rounds.quorum
+    present, quorum = len(state.active) - len(away), state.rounds.quorum
     if present < quorum:
         why = f"connecting: round {len(state.closed) + 1} needs {quorum} institutions and has {present}"
     else:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from federation.learning.evaluation import coalition_utilities
 from federation.learning.uncertainty import study_errors
 from federation.rules import audit
-from federation.rules.aggregation import rule_of
+from federation.rules.aggregation import Rule
 from federation.rules.canonical import sha256_hex
 from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
@@ -44,6 +44,7 @@ class Valuer:
         *,
         base: audit.Vector,
         updates: Mapping[str, audit.Vector],
+        rule: Rule,
     ) -> str:
         """Compute the table of the round that is about to close; its hash, once it is stored.
 
@@ -51,6 +52,7 @@ class Valuer:
             state: the study, with the round in progress.
             base: int64 ``[P]``, the model that the round started from.
             updates: did -> int64 ``[P]``, those that count.
+            rule: how the round is aggregated.
         """
         if state.round is None:
             raise ValueError("no round is in progress")
@@ -63,7 +65,7 @@ class Valuer:
                 players,
                 self._validation,
                 self._plan.valuation.loss_bound,
-                rule_of(self._plan),
+                rule,
                 self._plan.model,
             )
         )

@@ -17,6 +17,7 @@ from federation.errors import AccordError, OperatorError, PeerError
 from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX
 from federation.rules.entries import ENTRY_BYTES_MAX
+from federation.rules.evidence import proofs_of
 from federation.rules.state import StudyState
 from federation.rules.study import PLAN_BYTES_MAX
 from federation.rules.validation import SALT_BYTES, validation_commitment
@@ -30,7 +31,10 @@ BLOBS: Final = "blobs"
 VALIDATION: Final = "validation"
 VALIDATION_ROWS: Final = "validation/validation.csv"
 VALIDATION_SALT: Final = "validation/salt"
-FOLDERS: Final = frozenset({AGREEMENTS, LOG, CHECKPOINTS, BLOBS, VALIDATION})
+ROOT: Final = "root"
+ROOT_ROWS: Final = "root/root.csv"
+ROOT_SALT: Final = "root/salt"
+FOLDERS: Final = frozenset({AGREEMENTS, LOG, CHECKPOINTS, BLOBS, VALIDATION, ROOT})
 
 MANIFEST_BYTES_MAX: Final = 256 << 20
 FILES_MAX: Final = 1_000_000
@@ -43,6 +47,7 @@ _BYTES_MAX: Final[Mapping[str, int]] = {
     CHECKPOINTS: NOTE_BYTES_MAX,
     BLOBS: max(BLOB_BYTES_MAX, CHUNK_BYTES_MAX),
     VALIDATION: 256 << 20,
+    ROOT: 256 << 20,
 }
 
 
@@ -67,13 +72,18 @@ def blob_path(name: str) -> str:
 
 
 def needed_blobs(state: StudyState) -> list[str]:
-    """The blobs that prove what the log says: models, admitted updates and, once settled, value tables; sorted."""
+    """The blobs that prove what the log says, sorted.
+
+    Models, admitted updates (and the sponsor's references where the rule is trust-anchored) and, once settled, value
+    tables and the proofs that cases against stakes rest on.
+    """
     names = {state.first_model} if state.first_model else set()
     for done in state.closed:
-        names |= {done.base_model, done.model}
+        names |= {done.base_model, done.model, *filter(None, [done.reference])}
         names |= {chunk for update in done.admitted.values() for chunk in update.chunks}
         if state.settled:
             names.add(done.value_table)
+    names |= set(proofs_of(state))
     return sorted(names)
 
 
@@ -135,22 +145,25 @@ def disclosed_validation(files: ExportFolder, commitment: str) -> tuple[bytes, b
     Raises:
         PeerError: a file is missing or malformed, or these are other rows.
     """
-    text = files.read(VALIDATION_SALT)
+    return disclosed_rows(files, commitment, rows=VALIDATION_ROWS, salt=VALIDATION_SALT)
+
+
+def disclosed_rows(files: ExportFolder, commitment: str, *, rows: str, salt: str) -> tuple[bytes, bytes]:
+    """Salt and rows of a set that an export discloses, by the paths of their files; as :func:`disclosed_validation`."""
+    text = files.read(salt)
     try:
-        salt = bytes.fromhex(text.decode("ascii"))
+        opened = bytes.fromhex(text.decode("ascii"))
     except ValueError:
-        salt = b""
-    if len(salt) != SALT_BYTES or salt.hex().encode("ascii") + b"\n" != text:
+        opened = b""
+    if len(opened) != SALT_BYTES or opened.hex().encode("ascii") + b"\n" != text:
+        raise PeerError(f"{salt}: it is not a salt of 32 bytes in hexadecimal.", remedy="Ask for the export again.")
+    data = files.read(rows)
+    if validation_commitment(opened, data) != commitment:
         raise PeerError(
-            f"{VALIDATION_SALT}: it is not a salt of 32 bytes in hexadecimal.", remedy="Ask for the export again."
+            f"{rows}: these are not the rows that the plan committed to.",
+            remedy=f"Keep the export as evidence: the sponsor exchanged the {rows.partition('/')[0]} set.",
         )
-    rows = files.read(VALIDATION_ROWS)
-    if validation_commitment(salt, rows) != commitment:
-        raise PeerError(
-            f"{VALIDATION_ROWS}: these are not the rows that the plan committed to.",
-            remedy="Keep the export as evidence: the sponsor exchanged the validation set.",
-        )
-    return salt, rows
+    return opened, data
 
 
 def list_export(root: Path) -> ExportFolder:

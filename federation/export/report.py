@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from federation.errors import UnprovenSignerError
+from federation.rules.aggregation import TRUST_ANCHORED
 from federation.rules.keys import PublicKey
 from federation.rules.wire import plain_decimal
 
@@ -39,6 +40,8 @@ class VerificationReport:
         rounds: the closed rounds.
         aggregation: the plan's ``aggregation.rule``.
         linear: whether that rule is linear; if not, it was run anew for every coalition whose utility was recomputed.
+        references_recomputed: how many references were recomputed from the disclosed root set; None where there are
+            none or the set is sealed.
         method: the plan's ``valuation.method``.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
@@ -65,6 +68,7 @@ class VerificationReport:
     rounds: tuple[VerifiedRound, ...]
     aggregation: str
     linear: bool
+    references_recomputed: int | None
     method: str
     settled: bool
     values: dict[str, Fraction]
@@ -75,6 +79,11 @@ class VerificationReport:
     utilities_recomputed: int | None
     files: int
     size_bytes: int
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the rule measures updates by references of the sponsor's."""
+        return self.aggregation == TRUST_ANCHORED
 
     @property
     def final(self) -> bool:
@@ -120,7 +129,7 @@ class VerificationReport:
                 }
                 for item in self.rounds
             ],
-            "aggregation": {"rule": self.aggregation, "linear": self.linear},
+            "aggregation": {"rule": self.aggregation, "linear": self.linear, **self._references_json()},
             "method": self.method,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
@@ -149,6 +158,8 @@ class VerificationReport:
                 f"  aggregation  {self.aggregation}, which is not linear: run anew for every coalition; "
                 "a zero update is not worth exactly zero"
             )
+        if self.anchored:
+            lines.append(f"  references   {self._references()}")
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
             lines.append(f"  values       {named} and payments recomputed from the published tables")
@@ -168,6 +179,15 @@ class VerificationReport:
             f"{ledger['burned']} = minted {ledger['minted']}"
         )
         return "\n".join(lines)
+
+    def _references_json(self) -> dict[str, Any]:
+        return {"references_recomputed": self.references_recomputed} if self.anchored else {}
+
+    def _references(self) -> str:
+        """What is known of the sponsor's reference updates."""
+        if self.references_recomputed is not None:
+            return f"all {self.references_recomputed} recomputed from the disclosed root set"
+        return "the sponsor's word: committed before each round's updates, but its root set is not disclosed"
 
     def _bounds(self, z: Decimal) -> dict[str, Any]:
         recomputed = self.utilities_recomputed is not None

@@ -8,7 +8,7 @@ of the manifest, so that a coordinator who signs false files is caught as well.
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from federation.export.layout import (
     LOG,
     MANIFEST,
     PLAN,
+    ROOT,
+    ROOT_ROWS,
+    ROOT_SALT,
     VALIDATION,
     VALIDATION_ROWS,
     VALIDATION_SALT,
@@ -33,8 +36,9 @@ from federation.export.layout import (
     placed,
 )
 from federation.export.manifest import Manifest, check_manifest
+from federation.export.references import check_references, shows_root
 from federation.export.report import VerificationReport, VerifiedRound
-from federation.learning.evaluation import coalition_utilities
+from federation.learning.evaluation import coalition_utilities, committed_utility
 from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.aggregation import rule_of
@@ -43,9 +47,10 @@ from federation.rules.challenge import NOBODY
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
+from federation.rules.evidence import check_evidence
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
-from federation.rules.state import StudyState
+from federation.rules.state import ClosedRound, StudyState
 from federation.rules.succession import signers_of
 from federation.rules.validation import read_validation
 
@@ -79,6 +84,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         with placed(entry_path(done.entry_index)):
             audit.check_round(done, state, blobs)
     tables = _check_settlement(folded, blobs)
+    check_cases(folded, blobs)
     state.ledger.check()
     utilities = _check_with_rows(files, folded, tables, blobs)
     _check_nothing_more(files, folded)
@@ -94,18 +100,10 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         checkpoints=checkpoints,
         cosignatures=len(newest.cosignatures),
         quorum=finality_quorum(len(witnesses)) if witnesses else None,
-        rounds=tuple(
-            VerifiedRound(
-                number=done.number,
-                outcome=done.outcome,
-                sites=tuple(sorted(state.site(did) for did in done.admitted)),
-                refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
-                model=done.model,
-            )
-            for done in state.closed
-        ),
+        rounds=tuple(_verified_round(state, done) for done in state.closed),
         aggregation=plan.aggregation.rule,
         linear=rule_of(plan).linear,
+        references_recomputed=check_references(files, state, blobs),
         method=plan.valuation.method,
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
@@ -119,6 +117,16 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         utilities_recomputed=utilities,
         files=len(files.sizes),
         size_bytes=sum(files.sizes.values()),
+    )
+
+
+def _verified_round(state: StudyState, done: ClosedRound) -> VerifiedRound:
+    return VerifiedRound(
+        number=done.number,
+        outcome=done.outcome,
+        sites=tuple(sorted(state.site(did) for did in done.admitted)),
+        refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
+        model=done.model,
     )
 
 
@@ -183,21 +191,38 @@ def _check_checkpoints(files: ExportFolder, folded: FoldedLog) -> tuple[SignedCh
     if state.size not in opened:
         raise PeerError(f"{checkpoint_path(state.size)}: the file is missing.", remedy="Ask for a complete export.")
     if folded.settlement is not None:
-        for size in (folded.settlement.index, state.size):
-            _check_final(opened.get(size), size, folded)
+        settled, seen = folded.settlement.index, state.closed[-1].entry_index + 1 if state.closed else 0
+        _check_final(opened, range(seen, settled + 1), folded)
+        _check_final(opened, range(settled + 1, state.size + 1), folded)
     return opened[state.size], len(opened)
 
 
-def _check_final(signed: SignedCheckpoint | None, size: int, folded: FoldedLog) -> None:
-    """Money moves only after a quorum of witnesses saw the last round, and is final when they saw the settlement."""
+def _check_final(opened: Mapping[int, SignedCheckpoint], sizes: range, folded: FoldedLog) -> None:
+    """Money moves only after a quorum of witnesses saw the last round, and is final when they saw the settlement.
+
+    One checkpoint of these sizes must be final. What may follow a settlement need not be yet: the report says so.
+    """
+    size = sizes[-1]
     witnesses = set(folded.witnesses[size])
     quorum = finality_quorum(len(witnesses))
-    count = len({item.witness for item in signed.cosignatures} & witnesses) if signed else 0
+    shown = [opened[each] for each in sizes if each in opened]
+    count = max((len({item.witness for item in signed.cosignatures} & witnesses) for signed in shown), default=0)
     if count < quorum:
         raise PeerError(
             f"{checkpoint_path(size)}: {count} witnesses cosigned where a settlement needs {quorum}.",
             remedy="Run coordinator and nodes until the witnesses have cosigned, then export again.",
         )
+
+
+def check_cases(folded: FoldedLog, proofs: audit.Blobs) -> None:
+    """Verify every case against a stake, and every answer, that rests on a blob.
+
+    Raises:
+        PeerError: a blob does not prove what its entry says; the entry is named.
+    """
+    for index, entry in enumerate(folded.entries):
+        with placed(entry_path(index)):
+            check_evidence(folded.state, entry, proofs, committed_utility)
 
 
 def _check_inclusion(folded: FoldedLog, newest: SignedCheckpoint) -> None:
@@ -269,7 +294,7 @@ def _check_utilities(
             table.players,
             batch,
             state.plan.valuation.loss_bound,
-            rule_of(state.plan),
+            audit.round_rule(done, state, blobs),
             state.plan.model,
         )
         for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
@@ -310,7 +335,9 @@ def _check_nothing_more(files: ExportFolder, folded: FoldedLog) -> None:
     known |= {blob_path(name) for name in needed_blobs(state)}
     if state.settled and state.plan.validation.disclosure == "public":
         known |= {VALIDATION_ROWS, VALIDATION_SALT}
+    if shows_root(state):
+        known |= {ROOT_ROWS, ROOT_SALT}
     for path in sorted(set(files.sizes) - known):
-        sealed = path.startswith(f"{VALIDATION}/")
-        why = "the validation rows are not disclosed (yet)" if sealed else "the study's log knows nothing of this file"
+        sealed = path.startswith((f"{VALIDATION}/", f"{ROOT}/"))
+        why = "these rows are not disclosed (yet)" if sealed else "the study's log knows nothing of this file"
         raise PeerError(f"{path}: {why}.", remedy="Remove it, or ask for a fresh export.")

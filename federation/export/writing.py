@@ -17,6 +17,8 @@ from federation.export.layout import (
     FOLDERS,
     MANIFEST,
     PLAN,
+    ROOT_ROWS,
+    ROOT_SALT,
     VALIDATION_ROWS,
     VALIDATION_SALT,
     agreement_path,
@@ -26,6 +28,7 @@ from federation.export.layout import (
     needed_blobs,
 )
 from federation.export.manifest import ExportedFile, exported_file, sign_manifest
+from federation.export.references import shows_root
 from federation.export.report import VerificationReport
 from federation.export.verification import verify_export
 from federation.rules.keys import PrivateKey, PublicKey
@@ -43,6 +46,7 @@ def write_export(
     blobs: BlobStore,
     key: PrivateKey,
     validation: tuple[bytes, bytes] | None = None,
+    root_set: tuple[bytes, bytes] | None = None,
 ) -> VerificationReport:
     """Write the study into a new ``folder`` and verify what was written.
 
@@ -54,6 +58,7 @@ def write_export(
         key: the key of whoever leads the study, which signs the manifest.
         validation: salt and CSV bytes of the validation set; they are written only when the study is settled and its
             plan says ``disclosure = "public"``.
+        root_set: the same of a trust-anchored plan's root set, which goes by ``root_disclosure``.
 
     Raises:
         OperatorError: the folder exists, there is no checkpoint yet, or the disk refuses.
@@ -65,7 +70,7 @@ def write_export(
     temporary = folder.parent / f".{folder.name}-{secrets.token_hex(6)}"
     try:
         temporary.mkdir(parents=True)
-        _write_files(temporary, plan=plan, log=log, blobs=blobs, key=key, validation=validation)
+        _write_files(temporary, plan=plan, log=log, blobs=blobs, key=key, validation=validation, root_set=root_set)
         report = verify_export(temporary, _plan_signer(plan, key.public))
         temporary.rename(folder)
     except OSError as error:
@@ -86,6 +91,7 @@ def _write_files(
     blobs: BlobStore,
     key: PrivateKey,
     validation: tuple[bytes, bytes] | None,
+    root_set: tuple[bytes, bytes] | None = None,
 ) -> None:
     """Write all files into an empty folder, the manifest last; only the log itself is checked."""
     latest = log.latest_checkpoint()
@@ -99,7 +105,7 @@ def _write_files(
     entries = log.entries(0, size)
     folded = fold(opened, plan, signer, entries)
     files: dict[str, ExportedFile] = {}
-    for path, data in _contents(folded, plan, entries, log, blobs, validation):
+    for path, data in _contents(folded, plan, entries, log, blobs, validation, root_set):
         _write(folder / path, data)
         files[path] = exported_file(data)
     manifest = sign_manifest(files, study=folded.state.study, log_size=size, log_root=root(folded.leaves), key=key)
@@ -119,6 +125,7 @@ def _contents(
     log: MerkleLog,
     blobs: BlobStore,
     validation: tuple[bytes, bytes] | None,
+    root_set: tuple[bytes, bytes] | None,
 ) -> Iterator[tuple[str, bytes]]:
     """Every file but the manifest, one at a time: updates can be large."""
     state = folded.state
@@ -133,14 +140,22 @@ def _contents(
     for name in needed_blobs(state):
         yield blob_path(name), blobs.get(name)
     if state.settled and state.plan.validation.disclosure == "public":
-        if validation is None:
-            raise OperatorError(
-                "The plan discloses the validation set, but it is not here.",
-                remedy="Export from the coordinator's folder, which holds it.",
-            )
-        salt, rows = validation
-        yield VALIDATION_SALT, salt.hex().encode("ascii") + b"\n"
-        yield VALIDATION_ROWS, rows
+        yield from _disclosed(validation, "validation", VALIDATION_ROWS, VALIDATION_SALT)
+    if shows_root(state):
+        yield from _disclosed(root_set, "root", ROOT_ROWS, ROOT_SALT)
+
+
+def _disclosed(
+    found: tuple[bytes, bytes] | None, name: str, rows_path: str, salt_path: str
+) -> Iterator[tuple[str, bytes]]:
+    if found is None:
+        raise OperatorError(
+            f"The plan discloses the {name} set, but it is not here.",
+            remedy="Export from the coordinator's folder, which holds it.",
+        )
+    salt, rows = found
+    yield salt_path, salt.hex().encode("ascii") + b"\n"
+    yield rows_path, rows
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -107,13 +107,17 @@ class AccordStrategy(Strategy):
         model = aggregate(self._base, updates, weights, self._rule)
         return messages.vector_record(model), MetricRecord({"updates": len(updates)})
 
-    def aggregate_vectors(self, base: Vector, updates: Mapping[str, Vector], weights: Mapping[str, int]) -> Vector:
+    def aggregate_vectors(
+        self, base: Vector, updates: Mapping[str, Vector], weights: Mapping[str, int], rule: Rule | None = None
+    ) -> Vector:
         """The next model from updates by did, as :meth:`aggregate_train` gives it, without writing and reading arrays.
+
+        ``rule``: the plan's with this round's reference update, where it needs one.
 
         Raises:
             PeerError: an update of a party without weight, or of another length.
         """
-        return aggregate(base, updates, weights, self._rule)
+        return aggregate(base, updates, weights, rule or self._rule)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -25,8 +25,9 @@ import numpy as np
 
 from federation.learning.evaluation import UTILITY_BITS, models_at_once, subject_utilities, utilities
 from federation.rules import audit
-from federation.rules.aggregation import aggregate, coalition_models, rule_of
+from federation.rules.aggregation import Coalitions, aggregate, rule_of
 from federation.rules.canonical import tagged_hash
+from federation.rules.clusters import Groups, Quotient, quotient
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import STANDARD_ERROR_MAX
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
@@ -51,7 +52,8 @@ def study_errors(state: StudyState, batch: SubjectBatch, blobs: audit.Blobs) -> 
         PeerError: a blob is missing or altered.
     """
     rounds = (audit.round_vectors(done, state, blobs) for done in state.closed)
-    return standard_errors(rounds, state.weights, batch, state.plan, seed=seed_of(state))
+    clusters = state.overlap.clusters
+    return standard_errors(rounds, state.weights, batch, state.plan, seed=seed_of(state), clusters=clusters)
 
 
 def seed_of(state: StudyState) -> bytes:
@@ -66,7 +68,13 @@ def seed_of(state: StudyState) -> bytes:
 
 
 def standard_errors(
-    rounds: Iterable[Round], weights: Mapping[str, int], batch: SubjectBatch, plan: StudyPlan, *, seed: bytes
+    rounds: Iterable[Round],
+    weights: Mapping[str, int],
+    batch: SubjectBatch,
+    plan: StudyPlan,
+    *,
+    seed: bytes,
+    clusters: Groups = (),
 ) -> dict[str, int]:
     """The standard error of each site's value over these rounds, in 2^-40 nats.
 
@@ -76,6 +84,7 @@ def standard_errors(
         batch: the validation set, by subject.
         plan: model, rule of aggregation, method of valuation.
         seed: of the directions (:func:`seed_of`).
+        clusters: who counts as one institution: each has its part of the error of their value together.
 
     Raises:
         OperatorError: the set is empty.
@@ -87,11 +96,15 @@ def standard_errors(
         players = sorted(updates)
         if not players:
             continue
-        for site, gains in zip(players, _gains(base, updates, weights, players, batch, plan), strict=True):
+        game = quotient(players, clusters, weights)
+        for site, gains in zip(players, _gains(base, updates, weights, game, batch, plan), strict=True):
             gained[site] += gains
         slope = _mean_square_slope(base, updates, weights, batch, plan, tagged_hash("round", seed, b"%d" % number))
-        for site, part in _parts(weights, players, linear=rule_of(plan).linear).items():
-            noise[site] += float(part * np.linalg.norm(from_fixed(updates[site]))) ** 2 * slope
+        parts = _parts(weights, players, linear=rule_of(plan).linear)
+        drawn = [float(parts[site] * np.linalg.norm(from_fixed(updates[site]))) ** 2 for site in players]
+        for place, site in enumerate(players):
+            together = sum(drawn[other] for other in game.blocks[game.block_of(place)])
+            noise[site] += float(game.shares[place]) ** 2 * together * slope
     errors = {site: math.sqrt(_variance_of_mean(gained[site], batch) + noise[site]) for site in gained}
     return {site: min(round(error * (1 << UTILITY_BITS)), STANDARD_ERROR_MAX) for site, error in errors.items()}
 
@@ -100,21 +113,33 @@ def _gains(
     base: Integers,
     updates: Mapping[str, Integers],
     weights: Mapping[str, int],
-    players: Sequence[str],
+    game: Quotient,
     batch: SubjectBatch,
     plan: StudyPlan,
 ) -> Floats:
     """What each player's presence was worth for each subject: float64 [N, S]; a player's mean is its value."""
+    players = game.players
     count, rule = 1 << len(players), rule_of(plan)
-    factors = _factors(plan.valuation.method, len(players))
+    factors = _factors_of(game, plan.valuation.method)
     block = models_at_once(batch, plan.model)
     result: Floats = np.zeros((len(players), len(batch.subjects)))
+    coalitions = Coalitions(base, updates, weights, players, rule)
     for start in range(0, count, block):
         stop = min(count, start + block)
-        models = coalition_models(base, updates, weights, players, start=start, stop=stop, rule=rule)
+        models = coalitions.models(start, stop)
         result += factors[:, start:stop] @ subject_utilities(
             from_fixed(models), batch, plan.valuation.loss_bound, plan.model
         )
+    return result
+
+
+def _factors_of(game: Quotient, method: str) -> Floats:
+    """As :func:`_factors`, of the table's players in the quotient game: float64 [N, 2^N]."""
+    count = len(game.players)
+    result: Floats = np.zeros((count, 1 << count))
+    of_blocks = _factors(method, len(game.blocks))
+    for place in range(count):
+        result[place, list(game.coalitions)] = float(game.shares[place]) * of_blocks[game.block_of(place)]
     return result
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
-from federation.errors import PrivacyError
+from federation.errors import OperatorError, PrivacyError
 from federation.rules.events import (
     NOISE_MULTIPLIER_MAX,
     QUANTUM,
@@ -32,6 +32,7 @@ from federation.rules.events import (
     repeated,
 )
 from federation.rules.study import StudyPlan
+from federation.rules.terms import Overlap
 from federation.rules.wire import Wire
 
 NOISE_MULTIPLIER_MIN: Final = Decimal(2)
@@ -71,7 +72,22 @@ def study_event(plan: StudyPlan) -> dict[str, Any]:
     Raises:
         PrivacyError: as :func:`round_event`.
     """
-    return event_json(repeated(round_event(plan), plan.rounds.count))
+    rounds = repeated(round_event(plan), plan.rounds.count)
+    if plan.overlap is None:
+        return event_json(rounds)
+    whole = [event.event if isinstance(event, PartEvent) else event for event in (rounds, _sketch_event(plan.overlap))]
+    return event_json(_on_its_people(plan, ComposedEvent(events=tuple(whole))))
+
+
+def overlap_event(plan: StudyPlan) -> dict[str, Any]:
+    """What it costs a subject, once in a study, that its institution's sketch is compared (``rules.overlap``).
+
+    Raises:
+        OperatorError: the plan compares nothing.
+    """
+    if plan.overlap is None:
+        raise OperatorError("The plan compares no people.", remedy="Write an [overlap] section into the plan.")
+    return event_json(_on_its_people(plan, _sketch_event(plan.overlap)))
 
 
 def derive_noise_multiplier(plan: StudyPlan) -> Decimal:
@@ -146,10 +162,13 @@ class _Terms(Wire):
     count_noise: Decimal
     local_steps: int
     rounds: int
+    sketch_noise: Decimal | None = None
 
     def counts(self, noise: Decimal | None) -> Counter[Mechanism]:
         """All mechanisms of the study with this noise (None: without the training steps)."""
         counts: Counter[Mechanism] = Counter({(Decimal(1), self.count_noise): self.rounds})
+        if self.sketch_noise is not None:
+            counts[(Decimal(1), self.sketch_noise)] += 1
         if noise is not None:
             counts[(self.rate, noise)] += self.rounds * self.local_steps
         return counts
@@ -168,6 +187,7 @@ def _terms(plan: StudyPlan, order: int) -> _Terms:
         count_noise=_quantised(plan.privacy.cohort_noise_multiplier),
         local_steps=plan.training.local_steps,
         rounds=plan.rounds.count,
+        sketch_noise=None if plan.overlap is None else _quantised(plan.overlap.noise_multiplier),
     )
 
 
@@ -209,6 +229,10 @@ def _round_event(plan: StudyPlan, noise_multiplier: Decimal) -> ComposedEvent:
     if plan.training.local_steps > 1:
         step = RepeatedEvent(count=plan.training.local_steps, event=step)
     return ComposedEvent(events=(step, _count_event(plan)))
+
+
+def _sketch_event(terms: Overlap) -> GaussianEvent:
+    return GaussianEvent(noise_multiplier=_quantised(terms.noise_multiplier))
 
 
 def _count_event(plan: StudyPlan) -> GaussianEvent:

@@ -15,7 +15,7 @@ All sums are exact. The weighted mean rounds once, half-even, a robust rule twic
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -25,10 +25,15 @@ import numpy as np
 from federation.errors import OperatorError, PeerError
 from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
 from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, squared_length, weighted_mean
-from federation.rules.robust import LOCATIONS, Gathered
+from federation.rules.robust import LOCATIONS, Gathered, trust_anchored
 from federation.rules.study import StudyPlan
 
 PLAYERS_MAX: Final = 14
+_BLOCK: Final = 1 << 15
+"""Numbers worked on at a time: 256 KiB, which a core's own cache holds."""
+_FLOAT_EXACT: Final = 1 << 52
+"""Integers below it add up exactly in float64, in any order. A quotient of two lies at least 1 / (2 d) from any other
+half, d the divisor, and its float64 is nearer to it than that: rounding it gives what rounding the fraction gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,14 @@ class Rule:
     """How a plan aggregates.
 
     Attributes:
-        name: ``weighted-mean`` or a key of ``robust.LOCATIONS``.
+        name: ``weighted-mean``, a key of ``robust.LOCATIONS`` or ``trust-anchored``.
         tolerated: the share of the present sites that may be hostile, for the rules that ask.
+        anchor: under ``trust-anchored``, the sponsor's update of this round, int64 [P].
     """
 
     name: str = "weighted-mean"
     tolerated: Decimal = Decimal(0)
+    anchor: Integers | None = field(default=None, compare=False)
 
     @property
     def linear(self) -> bool:
@@ -50,11 +57,12 @@ class Rule:
 
 
 WEIGHTED_MEAN: Final = Rule()
+TRUST_ANCHORED: Final = "trust-anchored"
 
 
-def rule_of(plan: StudyPlan) -> Rule:
-    """The rule that a plan names."""
-    return Rule(name=plan.aggregation.rule, tolerated=plan.aggregation.tolerated or Decimal(0))
+def rule_of(plan: StudyPlan, anchor: Integers | None = None) -> Rule:
+    """The rule that a plan names; ``anchor``: the round's, for a trust-anchored one."""
+    return Rule(name=plan.aggregation.rule, tolerated=plan.aggregation.tolerated or Decimal(0), anchor=anchor)
 
 
 def integer_weights(nominal: Mapping[str, int], cap: Decimal) -> dict[str, int]:
@@ -121,7 +129,7 @@ def aggregate(
     players = sorted(updates)
     if not rule.linear:
         everyone = np.ones((1, len(players)), dtype=np.int64)
-        result: Integers = _robust_models(base, updates, weights, players, everyone, rule)[0]
+        result: Integers = _Located(base, updates, weights, players, rule).models(everyone)[0]
         return result
     _check(base, updates, weights, players)
     if not players:
@@ -161,12 +169,41 @@ def coalition_models(
     Raises:
         PeerError: as :func:`aggregate`; also too many players, or one named twice.
     """
-    if len(players) > PLAYERS_MAX or len(set(players)) != len(players):
-        raise _refused(f"{len(players)} players; at most {PLAYERS_MAX} different ones have an exact table")
-    coalitions = np.arange(start, (1 << len(players)) if stop is None else stop, dtype=np.int64)
-    members = (coalitions[:, None] >> np.arange(len(players), dtype=np.int64)) & 1
-    models = _models if rule.linear else _robust_models
-    return models(base, updates, weights, players, members, rule)
+    return Coalitions(base, updates, weights, players, rule).models(start, stop)
+
+
+class Coalitions:
+    """A round's updates made ready, for :func:`coalition_models` block by block.
+
+    Args:
+        base: int64 [P].
+        updates: as for :func:`coalition_models`.
+        weights: site -> positive integer, every site of the study.
+        players: at most 14.
+        rule: the plan's.
+
+    Raises:
+        PeerError: as :func:`coalition_models`.
+    """
+
+    def __init__(
+        self,
+        base: Integers,
+        updates: Mapping[str, Integers],
+        weights: Mapping[str, int],
+        players: Sequence[str],
+        rule: Rule = WEIGHTED_MEAN,
+    ) -> None:
+        if len(players) > PLAYERS_MAX or len(set(players)) != len(players):
+            raise _refused(f"{len(players)} players; at most {PLAYERS_MAX} different ones have an exact table")
+        self._count = len(players)
+        ready = _Summed if rule.linear else _Located
+        self._ready: _Summed | _Located = ready(base, updates, weights, players, rule)
+
+    def models(self, start: int = 0, stop: int | None = None) -> Integers:
+        """The models of coalitions ``start`` to ``stop``, one past the last: int64 [stop - start, P]."""
+        coalitions = np.arange(start, (1 << self._count) if stop is None else stop, dtype=np.int64)
+        return self._ready.models((coalitions[:, None] >> np.arange(self._count, dtype=np.int64)) & 1)
 
 
 def norm_within(update: Integers, bound: Decimal) -> bool:
@@ -212,60 +249,88 @@ def clip_to_norm(update: Floats, bound: Decimal) -> Floats:
     return update.copy() if norm <= target else (update / largest) * (target / (norm / largest))
 
 
-def _models(
-    base: Integers,
-    updates: Mapping[str, Integers],
-    weights: Mapping[str, int],
-    players: Sequence[str],
-    members: Integers,
-    _rule: Rule = WEIGHTED_MEAN,
-) -> Integers:
-    """``members`` int64 [C, N] of zeros and ones -> models int64 [C, P]."""
-    _check(base, updates, weights, players)
-    total = sum(weights.values())
-    stacked = np.stack([updates.get(name, np.zeros_like(base)) for name in players]) if players else base[None, :] * 0
-    factors = [weights[name] for name in players] or [0]
-    # int64 where no sum can overflow (the usual case, and fast), Python integers otherwise: both are exact.
-    fits = 2 * max(total, magnitude(stacked) * sum(factors)) < INT64_SAFE
-    kind: Any = np.int64 if fits else object
-    weighted = stacked.astype(kind) * np.array(factors, dtype=kind)[:, None]
-    chosen = members.astype(kind) if players else np.zeros((members.shape[0], 1), dtype=kind)
-    change = divide_half_even(chosen @ weighted, total)
-    models: Integers = (base.astype(kind) + change).astype(np.int64)
-    if not in_range(models):
-        raise _refused("the next model leaves the range of the lattice")
-    return models
+class _Summed:
+    """Models of coalitions under the weighted mean."""
+
+    def __init__(
+        self,
+        base: Integers,
+        updates: Mapping[str, Integers],
+        weights: Mapping[str, int],
+        players: Sequence[str],
+        _rule: Rule = WEIGHTED_MEAN,
+    ) -> None:
+        _check(base, updates, weights, players)
+        self._base, self._total = base, sum(weights.values())
+        stacked = np.stack([updates.get(name, np.zeros_like(base)) for name in players]) if players else base[None] * 0
+        factors = [weights[name] for name in players] or [0]
+        bound = max(self._total, magnitude(stacked) * sum(factors))
+        # float64 (the usual case, and fast) or int64 where no sum can leave them, else Python integers: all are exact.
+        self._kind: Any = np.float64 if bound < _FLOAT_EXACT else np.int64 if 2 * bound < INT64_SAFE else object
+        self._weighted = stacked.astype(self._kind) * np.array(factors, dtype=self._kind)[:, None]
+
+    def models(self, members: Integers) -> Integers:
+        """``members`` int64 [C, N] of zeros and ones -> int64 [C, P]."""
+        chosen = members if members.shape[1] else np.zeros((len(members), 1), dtype=np.int64)
+        chosen = chosen.astype(self._kind)
+        models = np.empty((len(members), self._base.size), dtype=np.int64)
+        width = max(1, _BLOCK // max(1, len(members)))
+        for start in range(0, self._base.size, width):
+            block = slice(start, start + width)
+            sums = chosen @ self._weighted[:, block]
+            if self._kind is np.float64:
+                change = np.rint(np.divide(sums, self._total, out=sums), out=sums).astype(np.int64)
+                np.add(change, self._base[block], out=models[:, block])
+            else:
+                models[:, block] = self._base[block].astype(self._kind) + divide_half_even(sums, self._total)
+        if not in_range(models):
+            raise _refused("the next model leaves the range of the lattice")
+        return models
 
 
-def _robust_models(
-    base: Integers,
-    updates: Mapping[str, Integers],
-    weights: Mapping[str, int],
-    players: Sequence[str],
-    members: Integers,
-    rule: Rule,
-) -> Integers:
-    """As :func:`_models`, by running ``rule`` on each coalition's updates."""
-    if rule.name not in LOCATIONS:
-        raise _refused(f"there is no rule of aggregation called {rule.name}")
-    _check(base, updates, weights, players)
-    total = sum(weights.values())
-    rows = [name for name in players if name in updates]
-    gathered = Gathered(np.stack([updates[name] for name in rows]) if rows else base[None, :][:0], rule.tolerated)
-    models = np.empty((len(members), base.size), dtype=np.int64)
-    for at, chosen in enumerate(members):
-        inside = {name for name, member in zip(players, chosen, strict=True) if member}
-        present = [row for row, name in enumerate(rows) if name in inside]
-        if not present:
-            models[at] = base
-            continue
-        place = LOCATIONS[rule.name](gathered, present)
-        part = sum(weights[rows[row]] for row in present)
-        kind: Any = np.int64 if 2 * max(total, magnitude(place) * part) < INT64_SAFE else object
-        models[at] = base + divide_half_even(place.astype(kind) * part, total).astype(np.int64)
-    if not in_range(models):
-        raise _refused("the next model leaves the range of the lattice")
-    return models
+class _Located:
+    """Models of coalitions under a robust rule, which is run anew on each one's updates."""
+
+    def __init__(
+        self,
+        base: Integers,
+        updates: Mapping[str, Integers],
+        weights: Mapping[str, int],
+        players: Sequence[str],
+        rule: Rule,
+    ) -> None:
+        if rule.name not in LOCATIONS and rule.name != TRUST_ANCHORED:
+            raise _refused(f"there is no rule of aggregation called {rule.name}")
+        if rule.name == TRUST_ANCHORED and (rule.anchor is None or rule.anchor.shape != base.shape):
+            raise _refused(f"a trust-anchored round needs a reference update of {base.size} lattice integers")
+        _check(base, updates, weights, players)
+        self._base, self._total, self._rule = base, sum(weights.values()), rule
+        rows = [name for name in players if name in updates]
+        self._row = [rows.index(name) if name in updates else None for name in players]
+        self._weights = [weights[name] for name in rows]
+        self._vectors = np.stack([updates[name] for name in rows]) if rows else base[None, :][:0]
+        self._gathered = Gathered(self._vectors, rule.tolerated)
+
+    def models(self, members: Integers) -> Integers:
+        """As :meth:`_Summed.models`."""
+        models = np.empty((len(members), self._base.size), dtype=np.int64)
+        for at, chosen in enumerate(members):
+            present = [row for row, member in zip(self._row, chosen, strict=True) if member and row is not None]
+            models[at] = self._base
+            if present:
+                place = self._place(present)
+                part = sum(self._weights[row] for row in present)
+                fits = 2 * max(self._total, magnitude(place) * part) < INT64_SAFE
+                step = place.astype(np.int64 if fits else object) * part
+                models[at] += divide_half_even(step, self._total).astype(np.int64)
+        if not in_range(models):
+            raise _refused("the next model leaves the range of the lattice")
+        return models
+
+    def _place(self, present: Sequence[int]) -> Integers:
+        if self._rule.anchor is not None:
+            return trust_anchored(self._vectors[present], self._rule.anchor)
+        return LOCATIONS[self._rule.name](self._gathered, present)
 
 
 def _check(base: Integers, updates: Mapping[str, Integers], weights: Mapping[str, int], players: Sequence[str]) -> None:

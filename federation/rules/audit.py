@@ -14,15 +14,15 @@ import numpy as np
 
 from federation.errors import PeerError
 from federation.rules.admission import check_arrays, parameter_count
-from federation.rules.aggregation import aggregate, rule_of
+from federation.rules.aggregation import Rule, aggregate, norm_within, rule_of
 from federation.rules.canonical import sha256_hex
+from federation.rules.clusters import quotient
 from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
 from federation.rules.payouts import fees_due
 from federation.rules.rewards import lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
-from federation.rules.valuation import method_named
 from federation.rules.vectors import pack_vector, unpack_vector
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
@@ -47,6 +47,25 @@ def round_vectors(done: ClosedRound, state: StudyState, blobs: Blobs) -> tuple[V
     return base, updates
 
 
+def round_rule(done: ClosedRound, state: StudyState, blobs: Blobs) -> Rule:
+    """How the round was aggregated: the plan's rule, with the reference update that its opening committed to.
+
+    Raises:
+        PeerError: the reference is missing, altered, or longer than the plan lets an update be.
+    """
+    if done.reference is None:
+        return rule_of(state.plan)
+    anchor = unpack_vector(
+        _blob(done.reference, blobs), state.plan.aggregation.encoding, length=parameter_count(state.plan)
+    )
+    if not norm_within(anchor, state.plan.aggregation.norm_bound):
+        raise PeerError(
+            f"Round {done.number}: the sponsor's reference update is above the plan's norm bound.",
+            remedy="Keep the log as evidence: the coordinator committed to it before the round.",
+        )
+    return rule_of(state.plan, anchor)
+
+
 def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
     """Recompute a round's aggregate.
 
@@ -54,7 +73,7 @@ def check_round(done: ClosedRound, state: StudyState, blobs: Blobs) -> None:
         PeerError: the logged model is not the exact aggregate of the admitted updates.
     """
     base, updates = round_vectors(done, state, blobs)
-    model = aggregate(base, updates, state.weights, rule_of(state.plan))
+    model = aggregate(base, updates, state.weights, round_rule(done, state, blobs))
     result = sha256_hex(pack_vector(model, state.plan.aggregation.encoding))
     if result != done.model:
         raise PeerError(
@@ -104,7 +123,8 @@ def same_utility(committed: int, recomputed: int) -> bool:
 def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
     """Each party's value over the study: the sum of its values of the rounds, exact, in units of utility.
 
-    By the plan's ``valuation.method``, from the same tables whichever it is.
+    By the plan's ``valuation.method``, from the same tables whichever it is. Institutions that count as one are one
+    player, and share its value by their weights (``clusters``).
 
     Raises:
         PeerError: the tables do not telescope: a round does not start where the one before ended.
@@ -116,11 +136,17 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
                 f"The value tables of rounds {before.round} and {after.round} do not join.",
                 remedy="Keep them as evidence: one model cannot have two utilities.",
             )
-    method = method_named(state.plan.valuation.method)
     for table in tables:
-        for did, value in zip(table.players, method(table.utilities), strict=True):
-            result[did] += value / UTILITY_UNIT
+        for did, value in round_values(state, table).items():
+            result[did] += value
     return result
+
+
+def round_values(state: StudyState, table: ValueTable) -> dict[str, Fraction]:
+    """What each party's update of one round was worth, exact, in units of utility; clusters are valued as one."""
+    game = quotient(table.players, state.overlap.clusters, state.weights)
+    worth = game.values(table.utilities, state.plan.valuation.method)
+    return {did: value / UTILITY_UNIT for did, value in zip(table.players, worth, strict=True)}
 
 
 def payable(

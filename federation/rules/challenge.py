@@ -7,7 +7,7 @@ recomputes the utility from these bytes alone, offline, with no trust in whoever
 coordinator, or has a hash that it signed.
 
 Left out: faults that replaying the log finds (weights, payments, the next model), and tables that are no table of their
-round. Who is made to pay for a false entry is not decided here.
+round. What a false entry costs is decided elsewhere (``stakes``).
 """
 
 import base64
@@ -62,7 +62,8 @@ class Challenge(Wire):
     """All that one utility follows from.
 
     ``plan``, ``checkpoint`` (with the coordinator's line alone), ``table`` and ``rows`` are the texts as they were
-    signed or hashed; ``base`` and ``updates`` packed vectors in base64. The parties in ``updates`` are the coalition.
+    signed or hashed; ``base``, ``updates`` and, under a trust-anchored rule, ``reference`` packed vectors in base64.
+    The parties in ``updates`` are the coalition.
     """
 
     version: Literal[1] = 1
@@ -77,6 +78,7 @@ class Challenge(Wire):
     rows: str
     base: str
     updates: Annotated[dict[Did, str], Field(max_length=14)]
+    reference: str | None = None
 
     def to_bytes(self) -> bytes:
         """The file: canonical JSON and a newline."""
@@ -139,6 +141,7 @@ def make_challenge(
     validation: tuple[bytes, bytes],
     base: bytes,
     updates: Mapping[str, bytes],
+    reference: bytes | None = None,
 ) -> Challenge:
     """Put a challenge together; nothing is checked before :func:`verify_challenge`.
 
@@ -151,6 +154,7 @@ def make_challenge(
         validation: salt and rows (CSV, UTF-8).
         base: the round's base model, packed.
         updates: did -> packed update, for the members of the coalition.
+        reference: the round's packed reference update, where its opening names one.
 
     Raises:
         PeerError: a document is not UTF-8, or an entry is not under the checkpoint.
@@ -177,6 +181,7 @@ def make_challenge(
         rows=_text(rows),
         base=_encoded(base),
         updates={did: _encoded(packed) for did, packed in updates.items()},
+        reference=None if reference is None else _encoded(reference),
     )
 
 
@@ -216,7 +221,12 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
     updates = {
         did: unpack_update(_blob(text, closed.updates[did]), form, length=length) for did, text in shown.updates.items()
     }
-    model = aggregate(base, updates, started.weights, rule_of(plan))
+    if (shown.reference is None) != (opened.reference is None):
+        raise _refused("the round's reference update is missing, or there is one that the log does not name")
+    anchor = None
+    if opened.reference:
+        anchor = unpack_vector(_blob(shown.reference or "", opened.reference), form.encoding, length=length)
+    model = aggregate(base, updates, started.weights, rule_of(plan, anchor))
     mask = sum(1 << place for place, did in enumerate(table.players) if did in updates)
     return Finding(
         coordinator=accused,

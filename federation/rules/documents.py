@@ -12,7 +12,7 @@ from federation.rules.canonical import sha256_hex, tagged_hash
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import read
-from federation.rules.wire import Sha256Hex, Slug, Wire
+from federation.rules.wire import Did, Sha256Hex, Slug, Wire
 
 DOCUMENT_BYTES_MAX: Final = 256 * 1024
 CHUNK_BYTES_MAX: Final = 1 << 20
@@ -108,6 +108,67 @@ class Revocation(Signed):
     plan_hash: Hash
     site: Slug
     signed_at: str
+
+
+class OverlapCommitment(Signed):
+    """What an institution fixes before it sees another's sketch, and before there is noise of any training.
+
+    ``sketch`` is the hash of the noised sketch (``overlap.sketch_hash``). ``exact`` commits to the sketch before noise,
+    ``rows`` to the rows behind it, both under salts that stay at the institution: whoever audits on site recomputes
+    them. ``event`` is the differential-privacy event that happened.
+    """
+
+    version: Literal[1] = 1
+    study: StudyId
+    sketch: Hash
+    exact: Hash
+    rows: Hash
+    event: dict[str, Any]
+
+    @classmethod
+    def payload_type(cls) -> str:
+        """The type that the signature covers."""
+        return "application/vnd.accord.overlap-commitment.v1+json"
+
+
+class PairProduct(Wire):
+    """The inner product of two institutions' noised sketches; ``first`` < ``second``."""
+
+    first: Did
+    second: Did
+    product: Annotated[int, Field(ge=-(2**53) + 1, le=2**53 - 1)]
+
+
+class OverlapReport(Signed):
+    """What an institution found between all sketches that it could open and that are those committed to, its own too.
+
+    ``squares``: each sketch's product with itself; ``pairs``: those of all pairs of them, in order. Everybody who tells
+    the truth reports the same numbers.
+    """
+
+    version: Literal[1] = 1
+    study: StudyId
+    squares: Annotated[dict[Did, Annotated[int, Field(ge=0, le=2**53 - 1)]], Field(min_length=1, max_length=14)]
+    pairs: Annotated[tuple[PairProduct, ...], Field(max_length=91)] = ()
+
+    @classmethod
+    def payload_type(cls) -> str:
+        """The type that the signature covers."""
+        return "application/vnd.accord.overlap-report.v1+json"
+
+
+class OverlapRefusal(Signed):
+    """An institution's own word that it does not compare its people, and why."""
+
+    version: Literal[1] = 1
+    study: StudyId
+    code: Slug
+    message: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+    @classmethod
+    def payload_type(cls) -> str:
+        """The type that the signature covers."""
+        return "application/vnd.accord.overlap-refusal.v1+json"
 
 
 class ValueTable(Wire):

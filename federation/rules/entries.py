@@ -16,6 +16,7 @@ from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.pledges import Case, TwoStudies
 from federation.rules.study import read
 from federation.rules.wire import Did, Wire
 
@@ -52,6 +53,47 @@ class AgreementRevoked(Wire):
     envelope: EnvelopeText
 
 
+class OverlapCommitted(Wire):
+    """An institution's signed OverlapCommitment: what it will compare with, before it sees anybody else's."""
+
+    kind: Literal["overlap-committed"] = "overlap-committed"
+    envelope: EnvelopeText
+
+
+class OverlapDeclined(Wire):
+    """An institution's signed OverlapRefusal: it does not compare its people."""
+
+    kind: Literal["overlap-declined"] = "overlap-declined"
+    envelope: EnvelopeText
+
+
+class OverlapClosed(Wire):
+    """From here on sketches are shown; nobody commits to one any more."""
+
+    kind: Literal["overlap-closed"] = "overlap-closed"
+
+
+class OverlapReported(Wire):
+    """An institution's signed OverlapReport."""
+
+    kind: Literal["overlap-reported"] = "overlap-reported"
+    envelope: EnvelopeText
+
+
+Groups = Annotated[
+    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=14)], ...],
+    Field(max_length=7),
+]
+
+
+class ClustersFormed(Wire):
+    """Who counts as one institution, as it follows from the reports: groups of copies, and of copies and owners."""
+
+    kind: Literal["clusters-formed"] = "clusters-formed"
+    copies: Groups
+    clusters: Groups
+
+
 class StudyStarted(Wire):
     """Participants, witnesses and weights are fixed; the first model is named."""
 
@@ -80,7 +122,8 @@ class RoundOpened(Wire):
     """The participants may train on ``base_model`` and commit until ``deadline``.
 
     ``measured`` is there where the plan says that a round invites some of the institutions (``cohorts``): one note for
-    each active one.
+    each active one. ``reference``: where the plan's rule is trust-anchored, the sponsor's own update of this round, by
+    hash; its bytes are shown when the round closes.
     """
 
     kind: Literal["round-opened"] = "round-opened"
@@ -88,6 +131,7 @@ class RoundOpened(Wire):
     participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
     deadline: str
     measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
+    reference: Hash | None = None
 
 
 class RoundReopened(Wire):
@@ -185,6 +229,55 @@ class StudySettled(Wire):
     burned: Micro
 
 
+class StakeDeposited(Wire):
+    """A party stands in with a stake, on its word; ``envelope`` is its signed Pledge."""
+
+    kind: Literal["stake-deposited"] = "stake-deposited"
+    envelope: EnvelopeText
+
+
+class StakeSlashed(Wire):
+    """The entry's party has lost its stake by ``case``, unless it answers the case before the appeal window ends."""
+
+    kind: Literal["stake-slashed"] = "stake-slashed"
+    case: Case
+
+
+class SlashAppealed(Wire):
+    """The case of the entry ``slash`` does not hold, as ``answer`` shows: the stake is its party's again."""
+
+    kind: Literal["slash-appealed"] = "slash-appealed"
+    slash: Hash
+    answer: TwoStudies
+
+
+class StakeBurned(Wire):
+    """The appeal window of the entry ``slash`` has ended without an answer."""
+
+    kind: Literal["stake-burned"] = "stake-burned"
+    slash: Hash
+
+
+class StakeReleased(Wire):
+    """The unbonding time has ended: the entry's party owes nothing any more on its pledge."""
+
+    kind: Literal["stake-released"] = "stake-released"
+
+
+class ChangeProposed(Wire):
+    """A party proposes to change a parameter; ``envelope`` is its signed Proposal. Weights are those of now."""
+
+    kind: Literal["change-proposed"] = "change-proposed"
+    envelope: EnvelopeText
+
+
+class VoteCast(Wire):
+    """A party votes on a proposal; ``envelope`` is its signed Vote."""
+
+    kind: Literal["vote-cast"] = "vote-cast"
+    envelope: EnvelopeText
+
+
 class TermBegan(Wire):
     """The standby leads from here on; ``promises`` are the witnesses' signed Promises, by witness (``succession``)."""
 
@@ -196,6 +289,11 @@ Body = Annotated[
     StudyPublished
     | AgreementAdmitted
     | AgreementRevoked
+    | OverlapCommitted
+    | OverlapDeclined
+    | OverlapClosed
+    | OverlapReported
+    | ClustersFormed
     | StudyStarted
     | RoundOpened
     | RoundReopened
@@ -208,6 +306,13 @@ Body = Annotated[
     | RoundClosed
     | StudyAborted
     | StudySettled
+    | StakeDeposited
+    | StakeSlashed
+    | SlashAppealed
+    | StakeBurned
+    | StakeReleased
+    | ChangeProposed
+    | VoteCast
     | TermBegan,
     Field(discriminator="kind"),
 ]

@@ -57,12 +57,34 @@ def explain(plan: StudyPlan) -> str:
             f"model on the sponsor's validation set ({valued}).{_bound(plan)} A share below {share} % of them is "
             f"burned, like all that is not paid.{_fees(plan)}"
         ),
+        *_stake(plan),
+        *_voting(plan),
+        *_compared(plan),
         (
             "What you sign. This plan and no other, under your institution's key. You can revoke at any time; "
             "from the next round on you take no part, and what you earned stays yours."
         ),
     ]
     return "\n\n".join(paragraphs)
+
+
+def _compared(plan: StudyPlan) -> list[str]:
+    """What comparing people means for who signs, in one paragraph, where the plan does."""
+    terms = plan.overlap
+    if terms is None:
+        return []
+    share = plain_decimal(terms.threshold * 100)
+    without = plain_decimal(derive_noise_multiplier(plan.model_copy(update={"overlap": None})))
+    text = (
+        "What is compared before. Whether institutions hold the same people: your node makes one noised sketch of "
+        "those whose data may be used. Only the other institutions can read it; no name, row or exact count leaves. It "
+        f"has noise of {plain_decimal(terms.noise_multiplier)} times one person's influence and is charged once, as a "
+        f"part of the epsilon above: without it the noise of training would be {without}. Who seems to have {share} % "
+        "of the smaller cohort in common, and institutions that name each other as of one owner (`--same-owner-as`), "
+        "count as one: one weight, and one value that they share. In small cohorts chance can hide a copy, or seldom "
+        "feign one. Institutions that do not compare count as one together."
+    )
+    return [text]
 
 
 def _part(plan: StudyPlan) -> str:
@@ -105,6 +127,47 @@ def _cohort(plan: StudyPlan) -> str:
     return said
 
 
+def _stake(plan: StudyPlan) -> list[str]:
+    """What the parties stand in with, where they do."""
+    terms = plan.stake
+    if terms is None:
+        return []
+    rows = "a false utility in a value table" if plan.validation.disclosure == "public" else ""
+    return [
+        (
+            f"What is at stake. Before the study starts you pledge {in_credits(terms.institution_microcredits)}, the "
+            f"coordinator {in_credits(terms.coordinator_microcredits)}: a debt on paper, due if a proof that anybody "
+            f"can check shows that the party signed two histories of its log{f', or {rows}' if rows else ''}. Poor "
+            f"data or bad luck never cost it. Evidence is heard until {_span(terms.challenge_s)} after the "
+            f"settlement; a case can be answered for {_span(terms.appeal_s)}, and pledges end "
+            f"{_span(terms.unbonding_s)} after the settlement."
+        )
+    ]
+
+
+def _voting(plan: StudyPlan) -> list[str]:
+    """What may be changed on the way, where something may."""
+    terms = plan.voting
+    if terms is None:
+        return []
+    whose = "the institutions, by the same weights as in the model" if terms.weights == "cohort" else "all, by stake"
+    return [
+        (
+            f"What may change. More than {plain_decimal(terms.threshold * 100)} % of all weights can lengthen the "
+            f"deadline, change the quorum or end the study earlier; {whose}, within {_span(terms.open_s)} of the "
+            "proposal. Privacy, data, purpose and pool cannot be changed."
+        )
+    ]
+
+
+def _span(seconds: int) -> str:
+    """A time in the largest unit that fits: ``14 days``."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length} {unit}{'' if seconds == length else 's'}"
+    return f"{seconds} s"
+
+
 def _attendance(plan: StudyPlan) -> str:
     if plan.rounds.attendance is None:
         return ""
@@ -138,6 +201,14 @@ def _combined(plan: StudyPlan) -> str:
     rule, tolerated = plan.aggregation.rule, plan.aggregation.tolerated
     if rule == "weighted-mean":
         return "Updates are averaged by nominal cohorts."
+    if plan.aggregation.anchored:
+        shown = "The root set is shown after the last round."
+        sealed = "The root set stays with the sponsor, whose word its own updates then are."
+        return (
+            "Updates are combined by trust-anchored: each counts as far as it points where the sponsor's own goes, "
+            "which is computed every round on a root set that the plan commits to; what points away counts nothing. "
+            f"{shown if plan.aggregation.root_disclosure == 'public' else sealed}"
+        )
     hostile = "nearly half" if tolerated is None else f"{plain_decimal(tolerated * 100)} %"
     return (
         f"Updates are combined by {rule}: each institution is one voice, and {hostile} of them may be hostile. "

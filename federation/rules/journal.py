@@ -20,6 +20,7 @@ from federation.rules.ledger import (
     ESCROW,
     INSTITUTION,
     MINT,
+    PLEDGE,
     SPONSOR,
     STAKE,
     SUBJECT,
@@ -33,6 +34,7 @@ CSV_COLUMNS: Final = ("entry", "time", "id", "step", "of", "debit", "credit", "a
 
 _ROOTS: Final[Mapping[str, str]] = {
     MINT: "Equity:Mint",
+    PLEDGE: "Equity:Pledge",
     SPONSOR: "Assets:Sponsor",
     ESCROW: "Assets:Escrow",
     INSTITUTION: "Assets:Institution",
@@ -176,6 +178,8 @@ def _narration(transfer: Transfer) -> str:
         (ESCROW, BURNED): "What nobody earned",
         (INSTITUTION, STAKE): "Stake",
         (STAKE, INSTITUTION): "Stake returned",
+        (PLEDGE, STAKE): "Stake pledged",
+        (STAKE, PLEDGE): "Stake released",
         (STAKE, BURNED): "Stake forfeited",
         (INSTITUTION, SUBJECT): "Share passed on",
     }

@@ -1,16 +1,17 @@
 """Double-entry book-keeping in micro-credits: balances are a fold over transfers, and nothing appears or vanishes.
 
-An account is ``KIND:NAME``. Credits come from ``mint`` (the only kind that may be negative), wait in the ``escrow`` of
-a study, belong to a ``sponsor``, an ``institution``, a ``stake`` or a ``subject``, and end in ``burned``.
-:data:`FLOWS` says which kind may pay which: a sponsor funds a pool and never gets it back, a stake comes back or is
-burned, what is burned stays burned.
+An account is ``KIND:NAME``. Credits come from ``mint`` or, on a party's signed word, from its ``pledge`` (the only
+kinds that may be negative), wait in the ``escrow`` of a study, belong to a ``sponsor``, an ``institution``, a ``stake``
+or a ``subject``, and end in ``burned``. :data:`FLOWS` says which kind may pay which: a sponsor funds a pool and never
+gets it back, a stake comes back to where it came from or is burned, what is burned stays burned. A pledge that was
+burned stays in the books as what its party owes.
 
 A transfer is never changed. It moves its amount at once (``posted``), or it holds it (``pending``) until one later
 transfer moves it, or a part of it (``resolved``), or lets it go (``voided``). A mistake is undone by a transfer of its
 own in the other direction (``correction``), never by more than was moved. A batch is linked: all of its transfers are
 made, or none. After each batch every invariant is checked (:meth:`Ledger.check`), above all
 
-    balances + escrow + burned = minted
+    balances (stakes among them) + escrow + burned = minted (pledges among it)
 
 A ledger is immutable: a transition returns a new one, a refused transition leaves the old one as it was.
 """
@@ -30,6 +31,9 @@ SPONSOR: Final = "sponsor"
 INSTITUTION: Final = "institution"
 STAKE: Final = "stake"
 SUBJECT: Final = "subject"
+PLEDGE: Final = "pledge"
+SOURCES: Final = frozenset({MINT, PLEDGE})
+"""Kinds that credits come from: below zero by what is out."""
 MINT_ACCOUNT: Final = "mint:network"
 AMOUNT_MAX: Final = 10**15
 """One transfer's largest amount; a thousand million credits."""
@@ -42,7 +46,8 @@ FLOWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         SPONSOR: frozenset({ESCROW}),
         ESCROW: frozenset({INSTITUTION, BURNED}),
         INSTITUTION: frozenset({STAKE, SUBJECT}),
-        STAKE: frozenset({INSTITUTION, BURNED}),
+        PLEDGE: frozenset({STAKE}),
+        STAKE: frozenset({PLEDGE, INSTITUTION, BURNED}),
         SUBJECT: frozenset(),
         BURNED: frozenset(),
     }
@@ -108,7 +113,7 @@ class Ledger:
     """All accounts at one moment.
 
     Attributes:
-        accounts: account -> micro-credits, those that were ever used; ``mint`` accounts are negative.
+        accounts: account -> micro-credits, those that were ever used; ``mint`` and ``pledge`` accounts are negative.
         transfers: every transfer that led here, in order.
         held: account -> micro-credits that open pending transfers keep from being spent; accounts without are absent.
         statuses: transfer id -> what became of it (a transfer that resolved or corrected another is ``posted``).
@@ -132,8 +137,18 @@ class Ledger:
 
     @property
     def minted(self) -> int:
-        """Micro-credits that were ever created."""
-        return -self._sum(MINT)
+        """Micro-credits that are out: created for pools, or on pledges that were not given back."""
+        return -self._sum(MINT) - self._sum(PLEDGE)
+
+    @property
+    def pledged(self) -> int:
+        """Micro-credits that are out on pledges alone: held as stakes, or burned and owed."""
+        return -self._sum(PLEDGE)
+
+    @property
+    def stakes(self) -> int:
+        """Micro-credits that parties stand in with."""
+        return self._sum(STAKE)
 
     @property
     def escrow(self) -> int:
@@ -148,7 +163,7 @@ class Ledger:
     @property
     def balances(self) -> dict[str, int]:
         """Parties' accounts -> micro-credits, sorted by account."""
-        special = {MINT, ESCROW, BURNED}
+        special = {*SOURCES, ESCROW, BURNED}
         return {name: self.accounts[name] for name in sorted(self.accounts) if account_kind(name) not in special}
 
     def balance(self, account: str) -> int:
@@ -187,12 +202,16 @@ class Ledger:
 
         Raises:
             PeerError: balances + escrow + burned differ from minted; too much was minted; an account is overdrawn or
-                holds more than it has; what is held is not what waits; more was turned back than moved.
+                holds more than it has; a pledge got back more than it gave; what is held is not what waits; more was
+                turned back than moved.
         """
         if sum(self.balances.values()) + self.escrow + self.burned != self.minted or self.minted > MINTED_MAX:
             raise _refused("balances, escrow and burned credits do not add up to the credits minted")
         for account, amount in self.accounts.items():
-            if account_kind(account) != MINT and not 0 <= self.held.get(account, 0) <= amount:
+            kind = account_kind(account)
+            if kind == PLEDGE and amount > 0:
+                raise _refused(f"more came back to {account} than it gave")
+            if kind not in SOURCES and not 0 <= self.held.get(account, 0) <= amount:
                 raise _refused(f"{account} holds {self.held.get(account, 0)} of {amount} micro-credits")
         if len(self.statuses) != len(self.transfers):
             raise _refused("a transfer is there twice")
@@ -265,7 +284,7 @@ class _Draft:
 
     def pending(self, transfer: Transfer, _: Transfer) -> None:
         self._check_flow(transfer)
-        if account_kind(transfer.debit) == MINT:
+        if account_kind(transfer.debit) in SOURCES:
             raise _refused(f"{transfer.id} would hold credits that do not exist yet")
         self._check_funds(transfer)
         self._hold(transfer.debit, transfer.amount)
@@ -305,7 +324,7 @@ class _Draft:
     def _check_funds(self, transfer: Transfer) -> None:
         account = transfer.debit
         available = self._accounts.get(account, 0) - self._held.get(account, 0)
-        if account_kind(account) != MINT and available < transfer.amount:
+        if account_kind(account) not in SOURCES and available < transfer.amount:
             raise _refused(f"{account} holds {available} micro-credits, not the {transfer.amount} of {transfer.id}")
 
     def _hold(self, account: str, amount: int) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 
 from federation.errors import PeerError
 from federation.rules import admission, cohorts
-from federation.rules.aggregation import integer_weights
+from federation.rules.comparing import RULES as COMPARING
+from federation.rules.comparing import weights_of
 from federation.rules.documents import Commitment, Refusal, Revocation, open_signed
 from federation.rules.entries import (
     AgreementAdmitted,
@@ -36,9 +37,11 @@ from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import leaf_hash
 from federation.rules.payouts import fees_due, transfers
-from federation.rules.state import ClosedRound, RoundState, StudyState, require
-from federation.rules.study import StudyPlan, open_agreement
+from federation.rules.stakes import AFTER_SETTLEMENT, STAKE_RULES, require_stakes, returned
+from federation.rules.state import ClosedRound, OverlapState, RoundState, StudyState, require
+from federation.rules.study import Agreement, StudyPlan, open_agreement
 from federation.rules.succession import open_next, term_began
+from federation.rules.votes import VOTE_RULES
 
 
 def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudyState:
@@ -89,7 +92,8 @@ def _check_header(state: StudyState, entry: Entry) -> None:
     begins = isinstance(entry.body, TermBegan)
     require(begins or entry.term == state.term, f"its term is unknown: {entry.term} where the log has {state.term}")
     require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
-    require(begins or not state.settled, "the study is settled already")
+    late = state.plan.stake is not None and entry.body.kind in AFTER_SETTLEMENT
+    require(begins or late or not state.settled, "the study is settled already")
     require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
 
 
@@ -109,12 +113,24 @@ def _agreement_admitted(state: StudyState, entry: Entry, body: AgreementAdmitted
     require(agreement.study == state.study, "the agreement is for another study")
     require(agreement.plan_hash == state.plan.plan_hash, "the agreement is for another plan")
     require(not state.weights, "the study has started: no institution can join any more")
+    require(not state.overlap.begun, "people are being compared: no institution can join any more")
     require(did not in state.agreements, "this institution has agreed already")
     require(did in (state.plan.reward.fees or {did}), "the plan names other institutions")
     taken = {other.site for other in state.agreements.values()}
     require(agreement.site not in taken, f"the site name {agreement.site} is taken")
     require(len(state.agreements) < state.plan.rounds.participants, "the plan has no place for another institution")
-    return replace(state, agreements={**state.agreements, did: agreement})
+    _check_overlap_terms(state, agreement)
+    agreements = {**state.agreements, did: agreement}
+    since = entry.at if len(agreements) == state.plan.rounds.participants else None
+    return replace(state, agreements=agreements, overlap=replace(state.overlap, since=since))
+
+
+def _check_overlap_terms(state: StudyState, agreement: Agreement) -> None:
+    """An agreement brings a key to seal to exactly where the plan compares people; only there owners are named."""
+    asked = state.plan.overlap is not None
+    require((agreement.overlap_key is not None) == asked, "the agreement and the plan differ about comparing people")
+    require(agreement.same_owner_as is None or asked, "a common owner has no meaning in this plan")
+    require(agreement.site not in (agreement.same_owner_as or ()), "an institution names itself as of one owner")
 
 
 def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) -> StudyState:
@@ -126,9 +142,9 @@ def _agreement_revoked(state: StudyState, entry: Entry, body: AgreementRevoked) 
         revocation.study == state.study and revocation.plan_hash == state.plan.plan_hash,
         "the revocation is for another plan",
     )
-    if not state.weights:
+    if not state.weights and not state.overlap.begun:
         rest = {key: value for key, value in state.agreements.items() if key != did}
-        return replace(state, agreements=rest)
+        return replace(returned(state, entry, did), agreements=rest, overlap=OverlapState())
     return replace(state, revoked=state.revoked | {did})
 
 
@@ -136,14 +152,10 @@ def _started(state: StudyState, entry: Entry, body: StudyStarted) -> StudyState:
     require(not state.weights, "the study has started already")
     require(entry.round is None and entry.party is None, "a start has neither round nor party")
     require(len(state.agreements) == state.plan.rounds.participants, "agreements are missing")
+    require(state.overlap.formed == (state.plan.overlap is not None), "people are not compared yet")
     require(dict(body.weights) == weights_of(state), "the weights do not follow from the agreements")
+    require_stakes(state)
     return replace(state, weights=dict(body.weights), model=body.base_model, first_model=body.base_model)
-
-
-def weights_of(state: StudyState) -> dict[str, int]:
-    """The integer weight of every party, from the nominal cohorts in the agreements and the plan's cap."""
-    nominal = {did: agreement.nominal_cohort for did, agreement in state.agreements.items()}
-    return integer_weights(nominal, state.plan.aggregation.weight_cap)
 
 
 def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
@@ -151,18 +163,22 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     require(state.round is None, "the round before is not closed")
     require(not state.aborted, "the study was aborted")
     number = len(state.closed) + 1
-    require(entry.round == number and number <= state.plan.rounds.count, "the round's number is not the next")
+    require(entry.round == number and number <= state.rounds.count, "the round's number is not the next")
     require(entry.party is None, "a round has no party")
     require(body.base_model == state.model, "the base model is not the last round's result")
     cohorts.check_opening(state, body)
     deadline = parse_instant(body.deadline)
     require(deadline > entry.at, "the deadline has passed already")
+    anchored = state.plan.aggregation.anchored
+    require((body.reference is not None) == anchored, "the plan's rule and a reference update do not go together")
     current = RoundState(
         number=number,
         base_model=body.base_model,
         participants=body.participants,
         deadline=deadline,
         opened_at=entry.at,
+        reference=body.reference,
+        quorum=state.rounds.quorum,
     )
     measured = {note.party: note for note in body.measured or ()}
     return replace(state, round=current, measured={**state.measured, **measured})
@@ -260,7 +276,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
     require(current.phase == "revealing", "commitments are not closed")
     decided = len(current.admitted) + len(current.rejected)
     require(decided == len(current.commitments), "a committed update is neither admitted nor refused")
-    quorate = len(current.admitted) >= state.plan.rounds.quorum
+    quorate = len(current.admitted) >= current.quorum
     require((body.outcome == "aggregated") == quorate, "the outcome does not follow from the quorum")
     counted = current.admitted if quorate else {}
     require(
@@ -280,6 +296,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         admitted=counted,
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
+        reference=current.reference,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 
@@ -308,6 +325,7 @@ def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
     return replace(
         state,
         settled=True,
+        settled_at=entry.at,
         payments=body.payments,
         tables=body.tables,
         burned=body.burned,
@@ -322,6 +340,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "study-published": _published,
         "agreement-admitted": _agreement_admitted,
         "agreement-revoked": _agreement_revoked,
+        **COMPARING,
         "study-started": _started,
         "round-opened": _opened,
         "round-reopened": _reopened,
@@ -335,5 +354,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "study-aborted": _aborted,
         "study-settled": _settled,
         "term-began": term_began,
+        **STAKE_RULES,
+        **VOTE_RULES,
     },
 )

@@ -1,9 +1,13 @@
-"""Where a set of updates lies when some of them may be hostile: trimmed mean, multi-Krum, geometric median, NNM.
+"""Where a set of updates lies when some of them may be hostile: by position, by direction, by a trusted anchor.
 
 Each rule gives one lattice vector for a set of lattice vectors, the same one on any machine and in any order of
 arrival: vectors are put in order of their content first, distances are exact integers, and every division rounds once,
 ties to even. The geometric median and the trust scores need square roots: they take integer roots of integers with 30
 bits and more to spare. No float takes part.
+
+``aligned-trimmed-mean`` is a composition of ours: positions do not tell a small step backwards, hidden inside the
+spread of honest updates (Xie, Koyejo and Gupta 2020, UAI, "inner product manipulation"), from an honest one, but
+directions do. Its steps are concentration steps as of least trimmed squares (Rousseeuw and Van Driessen 1999).
 
 Every vector counts as one voice: weights are the business of ``aggregation``. How many may be hostile is a share of
 those present, so that it means the same for a coalition as for all.
@@ -38,6 +42,7 @@ from federation.rules.lattice_sums import (
 COEFFICIENT_BITS: Final = 30
 _UNIT: Final = 1 << COEFFICIENT_BITS
 _MEDIAN_STEPS: Final = 64
+_ALIGNING_STEPS: Final = 7
 
 
 class Gathered:
@@ -121,6 +126,34 @@ class Gathered:
         kind: Any = np.int64 if magnitude(chosen) * len(places) ** 2 * 2 < INT64_SAFE else object
         return _trimmed(mixing.astype(kind) @ chosen.astype(kind), faulty, kept)
 
+    def aligned_trimmed_mean(self, members: Sequence[int]) -> Integers:
+        """The trimmed mean, at equal length, of the n - f that point most nearly where their own mean does.
+
+        Each vector is scaled to the median length (of an even number the lower; zero stays zero). From the place of
+        NNM and the trimmed mean on, the n - f whose inner products with the place are largest (ties: the first by
+        content) make the next place, their mean, until the same are kept or :data:`_ALIGNING_STEPS` are done. What is
+        left is trimmed by f more on either side, or as much as leaves something.
+
+        Args:
+            members: rows, at least one.
+
+        Returns:
+            int64 [P].
+        """
+        places = self.chosen(members)
+        faulty = self.faulty(len(places))
+        kept = len(places) - faulty
+        equal = _of_median_length(self._vectors[places])
+        place = Gathered(equal, self._tolerated).mixed_trimmed_mean(range(len(places)))
+        chosen: list[int] = []
+        for _ in range(_ALIGNING_STEPS):
+            before, along = chosen, [-dot(vector, place) for vector in equal]
+            chosen = sorted(at for _, at in sorted(zip(along, range(len(places)), strict=True))[:kept])
+            if chosen == before:
+                break
+            place = weighted_mean(equal[chosen], [1] * kept, kept)
+        return _trimmed(equal[chosen], min(faulty, (kept - 1) // 2), 1)
+
     def geometric_median(self, members: Sequence[int]) -> Integers:
         """The point whose distances to all vectors add up to the least; tolerates nearly half, whatever ``tolerated``.
 
@@ -144,6 +177,7 @@ LOCATIONS: Final[Mapping[str, Location]] = {
     "multi-krum": Gathered.multi_krum,
     "geometric-median": Gathered.geometric_median,
     "nnm-trimmed-mean": Gathered.mixed_trimmed_mean,
+    "aligned-trimmed-mean": Gathered.aligned_trimmed_mean,
 }
 """The rules that a plan can name beside the weighted mean. None of them is linear."""
 
@@ -207,12 +241,28 @@ def trust_anchored(vectors: Integers, anchor: Integers) -> Integers:
         along, own = dot(vector, anchor), dot(vector, vector)
         if along > 0:  # then neither is zero
             trusts.append(math.isqrt(along * along * _UNIT * _UNIT // (own * length)))
-            scale = math.isqrt(length * _UNIT * _UNIT // own)
-            kind: Any = np.int64 if 2 * magnitude(vector) * scale < INT64_SAFE else object
-            scaled.append(divide_half_even(vector.astype(kind) * scale, _UNIT).astype(np.int64))
+            scaled.append(_scaled(vector, math.isqrt(length * _UNIT * _UNIT // own)))
     if not sum(trusts):
         return np.zeros_like(anchor)
     return weighted_mean(np.stack(scaled), trusts, sum(trusts))
+
+
+def _of_median_length(vectors: Integers) -> Integers:
+    """Each vector scaled to the median length: [n, P] integers -> int64 [n, P], each element rounded once."""
+    squares = [dot(vector, vector) for vector in vectors]
+    middle = min(sorted(squares)[(len(squares) - 1) // 2], INT64_SAFE**2)
+    scaled = np.zeros_like(vectors)
+    for at, own in enumerate(squares):
+        if own:
+            scaled[at] = _scaled(vectors[at], math.isqrt(middle * _UNIT * _UNIT // own))
+    return scaled
+
+
+def _scaled(vector: Integers, scale: int) -> Integers:
+    """``vector`` times ``scale / 2^30``, ties to even."""
+    kind: Any = np.int64 if 2 * magnitude(vector) * scale < INT64_SAFE else object
+    result: Integers = divide_half_even(vector.astype(kind) * scale, _UNIT).astype(np.int64)
+    return result
 
 
 def _trimmed(vectors: NDArray[Any], faulty: int, divisor: int) -> Integers:

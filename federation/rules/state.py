@@ -7,11 +7,15 @@ from typing import Literal
 
 from federation.errors import PeerError
 from federation.rules import admission
-from federation.rules.documents import Update
+from federation.rules.ballots import Change
+from federation.rules.clusters import Groups
+from federation.rules.documents import OverlapCommitment, OverlapReport, Update
 from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
+from federation.rules.pledges import Case
 from federation.rules.study import Agreement, StudyPlan
+from federation.rules.terms import Rounds
 
 RoundPhase = Literal["idle", "open", "revealing"]
 
@@ -25,12 +29,14 @@ class RoundState:
     participants: tuple[str, ...]
     deadline: datetime
     opened_at: datetime
+    quorum: int
     phase: RoundPhase = "open"
     commitments: Mapping[str, str] = field(default_factory=dict)
     refusals: Mapping[str, str] = field(default_factory=dict)
     admitted: Mapping[str, Update] = field(default_factory=dict)
     rejected: Mapping[str, str] = field(default_factory=dict)
     late: frozenset[str] = frozenset()
+    reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,67 @@ class ClosedRound:
     admitted: Mapping[str, Update]
     refused: Mapping[str, str]
     entry_index: int
+    reference: str | None = None
+
+
+SlashStatus = Literal["pending", "answered", "burned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slash:
+    """A case against a party's stake: when it was logged, and what became of it."""
+
+    party: str
+    case: Case
+    at: datetime
+    status: SlashStatus = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """A proposed change: the weights as they were when it was proposed, and the votes so far.
+
+    ``votes`` maps a party to whether it said yes; votes are taken until ``closes``, or until the change is accepted.
+    """
+
+    proposer: str
+    change: Change
+    weights: Mapping[str, int]
+    closes: datetime
+    votes: Mapping[str, bool] = field(default_factory=dict)
+    accepted: bool = False
+
+    @property
+    def total(self) -> int:
+        """All weights of the snapshot."""
+        return sum(self.weights.values())
+
+    @property
+    def yes(self) -> int:
+        """The weights that said yes."""
+        return sum(self.weights[did] for did, yes in self.votes.items() if yes)
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapState:
+    """How far the comparison of people has come, in a plan that asks for one.
+
+    ``since``: when the last agreement came; ``copies`` and ``clusters``: who counts as one (``rules.clusters``).
+    """
+
+    since: datetime | None = None
+    closed: bool = False
+    commitments: Mapping[str, OverlapCommitment] = field(default_factory=dict)
+    declined: Mapping[str, str] = field(default_factory=dict)
+    reports: Mapping[str, OverlapReport] = field(default_factory=dict)
+    formed: bool = False
+    copies: Groups = ()
+    clusters: Groups = ()
+
+    @property
+    def begun(self) -> bool:
+        """Whether who takes part is fixed."""
+        return self.closed or bool(self.commitments) or bool(self.declined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +123,10 @@ class StudyState:
     which it did (``succession``).
     ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
     was measured of its line last (``cohorts``).
+
+    ``stakes`` holds what parties deposited (micro-credits; the ledger knows what is left), ``slashes`` and ``ballots``
+    go by the id of their entry, ``holds`` maps a slashed party to the pending transfer of its stake, ``voted`` is what
+    accepted changes made of the plan's rounds.
     """
 
     plan: StudyPlan
@@ -66,6 +137,7 @@ class StudyState:
     last_time: datetime | None = None
     agreements: Mapping[str, Agreement] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
+    overlap: OverlapState = field(default_factory=OverlapState)
     weights: Mapping[str, int] = field(default_factory=dict)
     model: str | None = None
     first_model: str | None = None
@@ -79,6 +151,13 @@ class StudyState:
     burned: int = 0
     aborted: str = ""
     settled: bool = False
+    settled_at: datetime | None = None
+    stakes: Mapping[str, int] = field(default_factory=dict)
+    released: frozenset[str] = frozenset()
+    slashes: Mapping[str, Slash] = field(default_factory=dict)
+    holds: Mapping[str, str] = field(default_factory=dict)
+    ballots: Mapping[str, Ballot] = field(default_factory=dict)
+    voted: Rounds | None = None
     ledger: Ledger = field(default_factory=Ledger)
     entry_ids: frozenset[str] = frozenset()
     began: int | None = None
@@ -114,6 +193,11 @@ class StudyState:
         return self.agreements[did].site
 
     @property
+    def rounds(self) -> Rounds:
+        """The plan's rounds with the changes that were accepted; a round in progress keeps the quorum it began with."""
+        return self.voted or self.plan.rounds
+
+    @property
     def active(self) -> tuple[str, ...]:
         """Parties that may take part in the next round, sorted."""
         return tuple(sorted(did for did in self.weights if did not in self.revoked))
@@ -121,8 +205,8 @@ class StudyState:
     @property
     def complete(self) -> bool:
         """Every round is closed (or the study was aborted, or too few are left to take part)."""
-        rounds = self.plan.rounds
-        over = self.aborted or len(self.closed) == rounds.count or len(self.active) < rounds.quorum
+        rounds = self.rounds
+        over = self.aborted or len(self.closed) >= rounds.count or len(self.active) < rounds.quorum
         return self.round is None and bool(self.weights) and bool(over)
 
 

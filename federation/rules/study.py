@@ -22,13 +22,16 @@ from federation.rules.terms import (
     Cohort,
     ConsentTerms,
     Failover,
+    Overlap,
     Privacy,
     Purpose,
     Reward,
     Rounds,
+    Stake,
     Training,
     Validation,
     Valuation,
+    Voting,
 )
 from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
@@ -61,6 +64,9 @@ class StudyPlan(Wire):
     reward: Reward
     validation: Validation
     failover: Failover | None = None
+    stake: Stake | None = None
+    voting: Voting | None = None
+    overlap: Overlap | None = None
     code_approved: Annotated[tuple[Sha256Hex, ...], Field(min_length=1, max_length=16)]
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
@@ -85,11 +91,30 @@ class StudyPlan(Wire):
         return self
 
     @model_validator(mode="after")
+    def _weighed(self) -> "StudyPlan":
+        if self.voting is not None and self.voting.weights == "stake" and self.stake is None:
+            raise ValueError('voting.weights = "stake" needs the section stake')
+        return self
+
+    @model_validator(mode="after")
     def _lattice(self) -> "StudyPlan":
         steps = self.privacy.clip * self.training.local_steps * self.training.learning_rate
         bound_max = Decimal(2**20)
         if steps > bound_max or self.aggregation.norm_bound > bound_max:
             raise ValueError("learning_rate x clip x local_steps and norm_bound must stay below 2^20")
+        return self
+
+    @model_validator(mode="after")
+    def _followed(self) -> "StudyPlan":
+        more = {
+            "stake": self.stake,
+            "voting": self.voting,
+            "overlap": self.overlap,
+            "aggregation.root": self.aggregation.root,
+        }
+        named = [name for name, section in more.items() if section is not None]
+        if self.failover is not None and named:
+            raise ValueError(f"failover cannot go with {', '.join(named)} yet: a standby does not take that over")
         return self
 
     def to_payload(self) -> bytes:
@@ -110,6 +135,14 @@ class StudyPlan(Wire):
             raise ValueError("aggregation.tolerated x rounds.participants is below one site: nobody would be tolerated")
         return self
 
+    @model_validator(mode="after")
+    def _anchored(self) -> "StudyPlan":
+        if self.aggregation.anchored and self.model.family != "logistic":
+            raise ValueError("aggregation.rule trust-anchored: reference updates are of logistic models only")
+        if self.aggregation.anchored and self.reward.z is not None:
+            raise ValueError("aggregation.rule trust-anchored has no standard errors: reward.pay must be value")
+        return self
+
     @property
     def study_id(self) -> str:
         """A name that people can read and that still names one plan: ``NAME-`` and 12 digits of the plan's hash."""
@@ -125,6 +158,10 @@ class Agreement(Wire):
 
     ``site`` is the short name that reports use; ``nominal_cohort`` the public, rounded size that weights and sums use
     (never the exact count); ``reward_account`` the account ``institution:SITE`` that is paid.
+
+    Where the plan compares overlap: ``overlap_key`` is the X25519 public key (hex) that other institutions seal their
+    sketches to, made for this study alone; ``same_owner_as`` names the sites that have the same owner. It counts
+    between two institutions that name each other.
     """
 
     version: Literal[1] = 1
@@ -133,6 +170,8 @@ class Agreement(Wire):
     site: Slug
     nominal_cohort: Annotated[int, Field(ge=1, le=10**9)]
     signed_at: str
+    overlap_key: Sha256Hex | None = None
+    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=13)] | None = None
 
     def sign(self, key: PrivateKey) -> Envelope:
         """The agreement, signed by the institution."""

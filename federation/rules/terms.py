@@ -15,6 +15,9 @@ from federation.rules.wire import Did, Number, PositiveNumber, Sha256Hex, Text, 
 
 MINTED_MAX: Final = 10**15
 """The most that one study can pay, in micro-credits."""
+STAKE_MAX: Final = 10**14
+"""The largest stake of one party, in micro-credits."""
+WINDOW_S_MAX: Final = 366 * 86_400
 
 
 def _day(value: str) -> str:
@@ -76,7 +79,8 @@ class Purpose(Wire):
 class Privacy(Wire):
     """What a subject loses at most in this study, and how.
 
-    ``epsilon`` and ``delta`` bound the whole study, all rounds and the noisy cohort counts included. The node derives
+    ``epsilon`` and ``delta`` bound the whole study: all rounds, the noisy cohort counts, and the sketch of a plan with
+    ``overlap``. The node derives
     the noise multiplier from them (``federation.rules.accounting``). ``clip`` bounds one subject's gradient (L2).
     ``sampling_rate`` is the public Poisson rate q. ``order`` is the Renyi order of the filter.
     """
@@ -152,21 +156,44 @@ class Aggregation(Wire):
     ``encoding`` says how vectors are written (``federation.rules.vectors``): 8 bytes for each integer, or as few as the
     vector needs. ``compression`` makes updates (not models) shorter at the price of detail
     (``federation.rules.compression``); ``keep`` is the share of its numbers that ``top-k`` sends.
+    ``trust-anchored`` measures updates by one that the sponsor computes on a root set of its own: ``root`` commits to
+    its rows as ``validation.commitment`` does to the validation set, ``root_disclosure`` says who sees them after the
+    last round.
     """
 
-    rule: Literal["weighted-mean", "trimmed-mean", "multi-krum", "geometric-median", "nnm-trimmed-mean"]
+    rule: Literal[
+        "weighted-mean",
+        "trimmed-mean",
+        "multi-krum",
+        "geometric-median",
+        "nnm-trimmed-mean",
+        "aligned-trimmed-mean",
+        "trust-anchored",
+    ]
     weight_cap: Annotated[Number, Field(gt=0, le=1)] = Decimal(1)
     norm_bound: PositiveNumber
     tolerated: Annotated[Number, Field(gt=0, lt=Decimal("0.5"))] | None = None
     encoding: Literal["fewest-bytes"] | None = None
     compression: Literal["int8", "top-k"] | None = None
     keep: Annotated[Number, Field(gt=0, le=Decimal("0.5"))] | None = None
+    root: Sha256Hex | None = None
+    root_disclosure: Literal["public", "sealed"] | None = None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether every round needs a reference update of the sponsor's."""
+        return self.rule == "trust-anchored"
 
     @model_validator(mode="after")
     def _asked(self) -> "Aggregation":
-        asks = self.rule not in ("weighted-mean", "geometric-median")
-        if asks != (self.tolerated is not None):
-            raise ValueError(f"aggregation.tolerated {'is needed' if asks else 'has no meaning'} with {self.rule}")
+        robust = self.rule not in ("weighted-mean", "geometric-median", "trust-anchored")
+        for name, value, asks in (
+            ("tolerated", self.tolerated, robust),
+            ("root", self.root, self.anchored),
+            ("root_disclosure", self.root_disclosure, self.anchored),
+        ):
+            if asks != (value is not None):
+                raise ValueError(f"aggregation.{name} {'is needed' if asks else 'has no meaning'} with {self.rule}")
         if (self.compression == "top-k") != (self.keep is not None):
             raise ValueError("aggregation.keep belongs to compression = top-k, and to nothing else")
         return self
@@ -221,6 +248,49 @@ class Reward(Wire):
         return self
 
 
+class Stake(Wire):
+    """What each party must hold before the study starts, and how long evidence against it is heard.
+
+    All windows are in seconds. ``challenge_s`` runs from the settlement: until then a stake can be slashed.
+    ``appeal_s`` runs from a slash: until then it can be answered, and nothing is burned. ``unbonding_s`` runs from the
+    settlement: nothing is released before; it is as long as both together, so that a slash in the last moment of the
+    challenge window still finds its stake.
+
+    Attributes:
+        coordinator_microcredits: of whoever keeps the log and scores.
+        institution_microcredits: of each institution.
+    """
+
+    coordinator_microcredits: Annotated[int, Field(ge=0, le=STAKE_MAX)]
+    institution_microcredits: Annotated[int, Field(ge=0, le=STAKE_MAX)]
+    challenge_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+    appeal_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+    unbonding_s: Annotated[int, Field(ge=1, le=2 * WINDOW_S_MAX)]
+
+    @model_validator(mode="after")
+    def _outlasts(self) -> "Stake":
+        if self.coordinator_microcredits + self.institution_microcredits == 0:
+            raise ValueError("a stake of nothing for everybody: leave the section out")
+        if self.unbonding_s < self.challenge_s + self.appeal_s:
+            raise ValueError("stake.unbonding_s cannot be below challenge_s + appeal_s")
+        return self
+
+
+class Voting(Wire):
+    """Whether parties may change what cannot weaken anybody's privacy (``federation.rules.ballots.Change``), and how.
+
+    Attributes:
+        weights: what a vote counts, as it was when the change was proposed: the study's ``cohort`` weights of the
+            institutions, or what each party, the coordinator too, holds as a ``stake``.
+        threshold: a change is accepted once more than this share of all weights of the snapshot said yes.
+        open_s: how long votes are taken, in seconds.
+    """
+
+    weights: Literal["cohort", "stake"] = "cohort"
+    threshold: Annotated[Number, Field(ge=Decimal("0.5"), lt=1)] = Decimal("0.5")
+    open_s: Annotated[int, Field(ge=1, le=WINDOW_S_MAX)]
+
+
 class Validation(Wire):
     """The sponsor's validation set: drawn by ``rule``, committed by hash before the study opens.
 
@@ -255,6 +325,25 @@ class Failover(Wire):
     def dial(self) -> str:
         """The address with the key that must answer there."""
         return f"{self.address}/p2p/{self.key.peer_id}"
+
+
+class Overlap(Wire):
+    """Whether institutions hold the same people is compared before the first round, and copies are valued as one.
+
+    Each institution makes one noised sketch of its people (``federation.rules.overlap``); only the other institutions
+    see it. It is part of what ``privacy.epsilon`` bounds.
+
+    Attributes:
+        buckets: places of a sketch. The error is smallest near cohort / noise_multiplier^2.
+        noise_multiplier: of the sketch, whose sensitivity is 1.
+        threshold: which part of the smaller of two cohorts must be common for one to be a copy of the other.
+        z: by how many standard deviations the common people must be beyond chance, besides.
+    """
+
+    buckets: Literal[16, 32, 64, 128, 256, 512, 1024] = 64
+    noise_multiplier: Annotated[Number, Field(ge=1, le=1000)] = Decimal(2)
+    threshold: Annotated[Number, Field(gt=0, le=1)] = Decimal("0.5")
+    z: Annotated[Number, Field(ge=1, le=10)] = Decimal(3)
 
 
 class ConsentTerms(Wire):

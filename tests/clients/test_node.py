@@ -225,4 +225,5 @@ def test_a_node_s_status_follows_the_log(tmp_path: Path) -> None:
             "problem": "",
             "line": "",
             "consent_log": {},
+            "submissions": {},
         }

@@ -12,13 +12,15 @@ import pytest
 from federation.export import writing
 from federation.learning.evaluation import coalition_utilities
 from federation.learning.models import initial_model
+from federation.learning.reference import reference_update
 from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.accounting import round_event
 from federation.rules.admission import consent_origin
-from federation.rules.aggregation import aggregate, rule_of
+from federation.rules.aggregation import aggregate
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import Checkpoint, cosign, sign_checkpoint
+from federation.rules.comparing import weights_of
 from federation.rules.documents import ConsistencyProof, Refusal, Update, ValueTable
 from federation.rules.entries import (
     AgreementAdmitted,
@@ -27,6 +29,7 @@ from federation.rules.entries import (
     ParticipationRefused,
     RoundClosed,
     RoundOpened,
+    StakeDeposited,
     StudyPublished,
     StudyStarted,
     UpdateAdmitted,
@@ -34,11 +37,12 @@ from federation.rules.entries import (
     UpdateRefused,
     make_entry,
 )
-from federation.rules.fixedpoint import pack
+from federation.rules.fixedpoint import pack, unpack
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
 from federation.rules.merkle import EMPTY_ROOT
-from federation.rules.replay import apply, begin, weights_of
+from federation.rules.pledges import Pledge
+from federation.rules.replay import apply, begin
 from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, plan_from_toml
 from federation.rules.validation import read_validation, validation_commitment
@@ -102,10 +106,28 @@ ROWS = b"patient,age,pressure,ill\n" + b"".join(
     b"p%d,%d,%s,%s\n" % (number, 30 + number * 3, b"" if number % 5 == 0 else b"%d" % (100 + number * 4), ill)
     for number, ill in enumerate([b"no", b"no", b"yes", b"no", b"yes", b"yes", b"no", b"yes", b"yes", b"yes"])
 )
+ROOT_ROWS = b"patient,age,pressure,ill\n" + b"".join(
+    b"r%d,%d,%d,%s\n" % (number, 80 - 7 * number, 100 + 11 * number, ill)
+    for number, ill in enumerate([b"yes", b"no", b"yes", b"no", b"no", b"yes"])
+)
 SALT = bytes(range(32))
+ANCHORED = f'''rule = "trust-anchored"
+root = "{validation_commitment(SALT, ROOT_ROWS)}"
+root_disclosure = "public"'''
 CODE = "c" * 64
 START = datetime(2026, 11, 22, tzinfo=UTC)
 SITES = ("ash", "birch", "cedar")
+COORDINATOR_STAKE, INSTITUTION_STAKE = 500, 300
+STAKES = """[stake]
+coordinator_microcredits = 500
+institution_microcredits = 300
+challenge_s = 1000
+appeal_s = 100
+unbonding_s = 2000
+[voting]
+open_s = 500
+[validation]"""
+"""In place of ``[validation]``: a plan with stakes and votes."""
 
 Change = Callable[[Any], Any]
 
@@ -119,11 +141,13 @@ class Study:
     """Plays a study; ``changes`` let its coordinator lie at one step (by the name of the step), ``edits`` its plan."""
 
     rows: ClassVar[bytes] = ROWS
+    anchored: ClassVar[str] = ANCHORED
     salt: ClassVar[bytes] = SALT
 
     disclosure: str = "public"
     changes: dict[str, Change] = field(default_factory=dict)
     edits: dict[str, str] = field(default_factory=dict)
+    root_rows: bytes = ROOT_ROWS
     seed: int = 7
     key: PrivateKey = field(default_factory=lambda: PrivateKey(bytes([100]) * 32))
     log: MemoryLog = field(default_factory=lambda: MemoryLog("study"))
@@ -184,15 +208,36 @@ class Study:
                 signed_at=format_instant(self.now),
             )
             self.append(AgreementAdmitted(envelope=agreement.sign(key).to_bytes().decode()), party=key)
+        for key in (self.key, *self.institutions.values()):
+            if self.plan.stake is not None:
+                self.append(self.pledge(key), party=key)
         model = self.blobs.put(pack(initial_model(self.plan, self.seed)))
         self.append(StudyStarted(weights=weights_of(self.state), base_model=model))
         self.checkpoint()
+
+    def pledge(self, key: PrivateKey, **changes: Any) -> StakeDeposited:
+        amount = COORDINATOR_STAKE if key == self.key else INSTITUTION_STAKE
+        fields = {
+            "study": self.plan.study_id,
+            "plan_hash": self.plan.plan_hash,
+            "amount_microcredits": amount,
+            "signed_at": format_instant(self.now),
+        }
+        return StakeDeposited(envelope=Pledge(**{**fields, **changes}).sign(key).to_bytes().decode())
 
     def play_round(self, number: int, *, declining: str | None = None, late: str | None = None) -> None:
         base_model = self.state.model
         assert base_model is not None
         deadline = format_instant(self.now + timedelta(seconds=60))
-        self.append(RoundOpened(base_model=base_model, participants=self.state.active, deadline=deadline), number)
+        self.append(
+            RoundOpened(
+                base_model=base_model,
+                participants=self.state.active,
+                deadline=deadline,
+                reference=self.reference(base_model),
+            ),
+            number,
+        )
         updates = {}
         for site, key in self.institutions.items():
             if site == declining:
@@ -232,6 +277,14 @@ class Study:
             code_hash=CODE,
         )
 
+    def reference(self, base_model: str) -> str | None:
+        """The sponsor's update of the round that is about to open, where the plan is trust-anchored."""
+        if not self.plan.aggregation.anchored:
+            return None
+        base = unpack(self.blobs.get(base_model), length=len(initial_model(self.plan, self.seed)))
+        own = reference_update(self.plan, base, read_validation(self.plan, ROOT_ROWS))
+        return self.blobs.put(pack(self.change("reference", own)))
+
     def close(self, number: int) -> None:
         current = self.state.round
         assert current is not None
@@ -239,11 +292,11 @@ class Study:
         counted = dict(current.admitted) if quorate else {}
         shown = replace(audit_view(self.state), admitted=counted)
         base, updates = audit.round_vectors(shown, self.state, self.blobs.get)
-        model = self.change("aggregate", aggregate(base, updates, self.state.weights, rule_of(self.plan)))
+        rule = audit.round_rule(shown, self.state, self.blobs.get)
+        model = self.change("aggregate", aggregate(base, updates, self.state.weights, rule))
         players = tuple(sorted(updates))
         batch = read_validation(self.plan, ROWS)
         bound = self.plan.valuation.loss_bound
-        rule = rule_of(self.plan)
         utilities = list(
             coalition_utilities(base, updates, self.state.weights, players, batch, bound, rule, self.plan.model)
         )
@@ -280,7 +333,13 @@ class Study:
         """The files as this coordinator writes them, without the check that the real one makes at the end."""
         folder.mkdir(parents=True)
         writing._write_files(
-            folder, plan=self.plan_bytes, log=self.log, blobs=self.blobs, key=self.key, validation=(SALT, ROWS)
+            folder,
+            plan=self.plan_bytes,
+            log=self.log,
+            blobs=self.blobs,
+            key=self.key,
+            validation=(SALT, ROWS),
+            root_set=(SALT, self.root_rows),
         )
         return folder
 
@@ -306,6 +365,7 @@ def audit_view(state: StudyState) -> Any:
         admitted=current.admitted,
         refused={},
         entry_index=0,
+        reference=current.reference,
     )
 
 
@@ -320,3 +380,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
 def play() -> type[Study]:
     """The class, for tests that play a study of their own."""
     return Study
+
+
+@pytest.fixture(scope="session")
+def staked() -> Callable[..., Study]:
+    """A study of one's own whose plan has stakes and votes."""
+    return lambda **fields: Study(**{**fields, "edits": {"[validation]": STAKES, **fields.get("edits", {})}})

@@ -40,19 +40,24 @@ from consent.rules.proof import add_proof
 from consent.rules.receipt import open_note, open_receipt
 from consent.rules.record import open_record
 from consent.rules.wire import CONTEXT
+from federation.coordinator.history import StudyHistory
 from federation.coordinator.market import call_from_toml
 from federation.coordinator.protocols import (
     AGREEMENT,
     COSIGN,
     JOIN,
+    OVERLAP,
     REVOCATION,
     CosignReply,
     CosignRequest,
     JoinRequest,
+    OverlapReply,
+    OverlapRequest,
     RelayRequest,
 )
 from federation.coordinator.rate import RateBound
 from federation.coordinator.relay import Relay
+from federation.coordinator.submissions import Submissions
 from federation.errors import AccordError, ConsentError, OperatorError, PeerError, UnavailableError
 from federation.export.manifest import MANIFEST_TYPE, ExportedFile, Manifest, sign_manifest
 from federation.flower import messages
@@ -71,6 +76,7 @@ from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
 from federation.rules import events, merkle
 from federation.rules.admission import check_update, consent_origin
+from federation.rules.ballots import Change, Proposal, Vote
 from federation.rules.byte_planes import pack_planes, unpack_planes
 from federation.rules.canonical import canonical_bytes, parse, parse_canonical, sha256_hex
 from federation.rules.challenge import make_challenge, verify_challenge
@@ -84,8 +90,34 @@ from federation.rules.checkpoint import (
     sign_checkpoint,
 )
 from federation.rules.compression import pack_quantised, pack_sparse, unpack_quantised, unpack_sparse
-from federation.rules.documents import Commitment, Refusal, Revocation, Signed, Update, ValueTable, open_signed
-from federation.rules.entries import ENTRY_TYPE, Entry, UpdateAdmitted, UpdateCommitted, entry_id, open_entry
+from federation.rules.documents import (
+    Commitment,
+    OverlapCommitment,
+    OverlapRefusal,
+    OverlapReport,
+    Refusal,
+    Revocation,
+    Signed,
+    Update,
+    ValueTable,
+    open_signed,
+)
+from federation.rules.entries import (
+    ENTRY_TYPE,
+    ChangeProposed,
+    Entry,
+    SlashAppealed,
+    StakeBurned,
+    StakeReleased,
+    StakeSlashed,
+    StudyPublished,
+    UpdateAdmitted,
+    UpdateCommitted,
+    VoteCast,
+    entry_id,
+    make_entry,
+    open_entry,
+)
 from federation.rules.envelope import open_envelope, sign
 from federation.rules.equivocation import two_leaves, two_roots, verify_evidence
 from federation.rules.fixedpoint import pack, unpack
@@ -105,7 +137,10 @@ from federation.rules.offers import (
     open_outcome,
     open_price,
 )
-from federation.rules.replay import apply, begin
+from federation.rules.overlap import unpack_sketch
+from federation.rules.pledges import Accusation, FalseUtility, Opening, Pledge, SplitView, TwoStudies
+from federation.rules.replay import apply, begin, replay
+from federation.rules.sealing import open_sealed, seal, sealing_key
 from federation.rules.state import StudyState
 from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
 from federation.rules.validation import read_validation
@@ -114,6 +149,7 @@ from federation.settlement.accounts import read_accounts
 from federation.settlement.addresses import checksummed
 from federation.storage.database import memory_database
 from federation.storage.evidence import MemoryEvidence
+from federation.storage.log import MemoryLog
 
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "consent" / "must_pass"
@@ -121,6 +157,9 @@ NOW = datetime(2025, 1, 15, 12, tzinfo=UTC)
 """The day of the vectors."""
 STRANGER = PrivateKey(b"s" * 32)
 EASY = RateBound(per_s=1e9, burst=10**9)
+WINDOWS = {"challenge_s": 10_000, "appeal_s": 10_000, "unbonding_s": 20_000}
+STAKE = {"coordinator_microcredits": 500, "institution_microcredits": 300, **WINDOWS}
+VOTING = {"open_s": 10_000}
 _SIZE = 8
 _HASH = 32
 
@@ -150,7 +189,7 @@ def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
             seen.append(delivery.payload)
         return Fate.DELIVERED
 
-    with InMemoryStudy(folder, rounds={"count": 2}, courier=courier) as study:
+    with InMemoryStudy(folder, rounds={"count": 2}, overlap={}, courier=courier, stake=STAKE, voting=VOTING) as study:
         study.run(between=lambda closed: study["cedar"].revoke() if closed == 1 else None)
         for institution in study.institutions.values():
             if institution._runtime is not None:
@@ -161,6 +200,7 @@ def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
             **_documents(study),
             **_logs(study),
             **_challenges(study),
+            **_stakes(study),
             **_doors(study, traffic),
             **_flower(traffic),
             **_consents(study),
@@ -333,6 +373,7 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
             _resigned(Update.payload_type(), ash, admitted),
             tuple(open_envelope(data, payload_type=Update.payload_type()).payload for data in _of(updates, ash)[:1]),
         ),
+        **_compared(study, signed),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
         "quantised vector": Parser(partial(unpack_quantised, length=4), (pack_quantised(vector),)),
@@ -341,6 +382,24 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         "privacy event": Parser(_event, (events.event_bytes(update.event),)),
         "manifest": Parser(_resigned(MANIFEST_TYPE, key, _manifest), (exported.to_payload(),)),
         "signed manifest": Parser(_manifest, (signed_manifest,)),
+    }
+
+
+def _compared(study: InMemoryStudy, signed: Callable[[type[Any], Any], Parser]) -> dict[str, Parser]:
+    """What comes before the first round of a study that compares people."""
+    ash, birch = study["ash"], study["birch"]
+    names = {"study": study.plan.study_id, "sender": birch.did, "recipient": ash.did}
+    secrets = {"secret": bytes([1]) * 32, "by": sealing_key(bytes([2]) * 32)}
+    sealed = seal(b"a sketch", secret=bytes([2]) * 32, to=sealing_key(bytes([1]) * 32), **names)
+    overlap = study.state.overlap
+    return {
+        "overlap commitment": signed(OverlapCommitment, overlap.commitments[ash.did]),
+        "overlap report": signed(OverlapReport, overlap.reports[ash.did]),
+        "overlap refusal": signed(
+            OverlapRefusal, OverlapRefusal(study=study.plan.study_id, code="budget", message="nothing is left")
+        ),
+        "sketch": Parser(partial(unpack_sketch, buckets=16), (bytes(64),)),
+        "sealed message": Parser(lambda data: open_sealed(data, **secrets, **names), (sealed,)),
     }
 
 
@@ -450,6 +509,85 @@ def _challenges(study: InMemoryStudy) -> dict[str, Parser]:
     }
 
 
+def _stakes(study: InMemoryStudy) -> dict[str, Parser]:
+    """What parties sign of their own accord, and what the log holds of it: cases, answers, the end of stakes, votes."""
+    key, ash, plan = study.key, study["ash"].key, study.plan
+    at = study.kinds().index("round-opened")
+    start = begin(plan, plan_blob=sha256_hex(study.envelope), coordinator=key.public)
+    begun = replay(start, study.log.entries(0, at + 1))
+    case, answer = _two_studies(study)
+    false = FalseUtility(round=1, coalition=(), proof="0" * 64)
+    change = Change(parameter="deadline_s", value=600)
+    proposal = Proposal(study=plan.study_id, plan_hash=plan.plan_hash, change=change, signed_at="now")
+    proposed = ChangeProposed(envelope=proposal.sign(ash).to_bytes().decode())
+    accusation = Accusation(study=plan.study_id, accused=key.public.did, case=case, signed_at="now")
+    pledge, _ = open_signed(Pledge, study["ash"].pledged(), signer=ash.public)
+
+    def entered(state: StudyState, body: Any, party: PublicKey, hours: float = 0) -> tuple[StudyState, Entry]:
+        last = state.last_time
+        assert last is not None
+        entry = make_entry(body, study=plan.study_id, now=last + timedelta(hours=hours), party=party)
+        return apply(state, entry), entry
+
+    slashed, slash = entered(study.state, StakeSlashed(case=case), key.public)
+    voting, made = entered(begun, proposed, ash.public)
+    vote = Vote(study=plan.study_id, proposal=made.id, choice="yes")
+    after: list[tuple[StudyState, Any, PublicKey, float]] = [
+        (study.state, StakeSlashed(case=case), key.public, 0),
+        (slashed, SlashAppealed(slash=slash.id, answer=answer), key.public, 0),
+        (slashed, StakeBurned(slash=slash.id), key.public, 3),
+        (study.state, StakeReleased(), ash.public, 6),
+        (begun, proposed, ash.public, 0),
+        (voting, VoteCast(envelope=vote.sign(ash).to_bytes().decode()), ash.public, 0),
+    ]
+
+    def folded(state: StudyState, data: bytes) -> Any:
+        shown = read(Entry, _settled(data))
+        name = entry_id(shown.body, study=shown.study, term=shown.term, round_number=shown.round, party=shown.party)
+        return apply(state, shown.model_copy(update={"id": name}))
+
+    def submitted(data: bytes) -> bytes:
+        """As a coordinator takes it in the middle of the study, whose log stays as it is."""
+        log = MemoryLog(plan.study_id)
+        for number, leaf in enumerate(study.log.entries(0, at + 1)):
+            log.append(str(number), leaf)
+        history = StudyHistory(plan=plan, plan_blob=begun.plan_blob, key=key, log=log)
+        return Submissions(history, study.blobs).handle(ash.public, data)
+
+    def signed(opened: Read, document: Any) -> Parser:
+        return Parser(_resigned(type(document).payload_type(), ash, opened), (document.to_payload(),))
+
+    entries = {
+        f"{body.kind}, folded": Parser(partial(folded, state), (entered(state, body, party, hours)[1].to_payload(),))
+        for state, body, party, hours in after
+    }
+    return {
+        "pledge": signed(partial(open_signed, Pledge), pledge),
+        "accusation": signed(submitted, accusation),
+        "accusation of a false utility": signed(
+            partial(open_signed, Accusation), accusation.model_copy(update={"case": false})
+        ),
+        "proposal": signed(submitted, proposal),
+        "vote": signed(partial(open_signed, Vote), vote),
+        "submission": Parser(submitted, (study["ash"].pledged(),)),
+        **entries,
+    }
+
+
+def _two_studies(study: InMemoryStudy) -> tuple[SplitView, TwoStudies]:
+    """A split view that is none, and the answer to it: the other tree is of another study's log."""
+    body = StudyPublished(plan="0" * 64, plan_hash="0" * 64, minted=1)
+    other = make_entry(body, study="other-0", now=NOW).sign(study.key).to_bytes()
+    leaves = [study.log.entry(0), other]
+    trees = [sign_checkpoint(Checkpoint(study.plan.origin, 1, merkle.leaf_hash(leaf)), study.key) for leaf in leaves]
+    found = two_roots(*trees)
+    assert found is not None
+    if trees[0].to_bytes().decode() != found.first.checkpoint:
+        leaves.reverse()
+    first, second = (Opening(entry=leaf.decode(), proof=()) for leaf in leaves)
+    return SplitView(evidence=found.to_bytes().decode()), TwoStudies(first=first, second=second)
+
+
 def _noted(data: bytes, key: PrivateKey) -> bytes:
     """A note's text under the signature of ``key``, whatever it says."""
     body = data.partition(b"\n\n")[0]
@@ -538,6 +676,11 @@ def _doors(study: InMemoryStudy, traffic: dict[str, list[bytes]]) -> dict[str, P
         "door: consent cosign": Parser(
             lambda data: witness.handle(birch.key.public, _shown(data, birch.key)), (request,)
         ),
+        "door: overlap": Parser(
+            lambda data: inner[OVERLAP](study.key.public, _settled(data)), tuple(traffic[OVERLAP]), (AccordError,)
+        ),
+        "overlap request": Parser(partial(read, OverlapRequest), tuple(traffic[OVERLAP][-1:])),
+        "overlap reply": Parser(partial(read, OverlapReply), (inner[OVERLAP](study.key.public, traffic[OVERLAP][0]),)),
         "cosign reply": Parser(partial(read, CosignReply), (CosignReply(size=3, cosignature="x").to_payload(),)),
         "consent cosign reply": Parser(partial(read, CosigningReply), (CosigningReply(size=3).to_payload(),)),
         "cosign request": Parser(partial(read, CosignRequest), (traffic[COSIGN][0],)),

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from hand_made import make_node
 
+from clients.comparison import make_sealing_key
 from clients.folder import open_node_folder
+from clients.storage import StudyMembership
 from federation.cli.main import main
+from federation.coordinator.folder import open_coordinator
+from federation.rules.accounting import derive_noise_multiplier
 from federation.rules.documents import Revocation, open_signed
-from federation.rules.study import open_agreement, open_plan
+from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.rules.wire import plain_decimal
+from federation.storage.database import write
 
 Output = pytest.CaptureFixture[str]
 END = b"\x03the end"
@@ -119,6 +125,32 @@ def test_a_revocation_ends_it(node: Path, capsys: Output) -> None:
     assert revocation.study == revoked["study"] == opened.membership().study
     assert opened.membership().status == "revoked"
     assert "signed already (revoked)" in refused(capsys, "sign", "--nominal-cohort", "240", "--yes", "--dir", node)
+
+
+def test_where_people_are_compared_the_agreement_says_so_and_brings_a_key(
+    node: Path, registry: Path, capsys: Output
+) -> None:
+    named = ("--same-owner-as", "our-clinic")
+    sign = ("sign", "--nominal-cohort", "240", "--yes", "--dir", node)
+    assert "no account of who owns" in refused(capsys, *sign, *named)
+    coordinator = open_coordinator(registry)
+    document = coordinator.plan(None)[0].model_dump(mode="json", by_alias=True, exclude_none=True)
+    plan = StudyPlan.model_validate({**document, "overlap": {}})
+    opened = open_node_folder(node)
+    joined = opened.membership().model_dump() | {"study": plan.study_id, "joined_at": "2999-01-01T00:00:00Z"}
+    with write(opened.engine) as session:
+        session.add(StudyMembership(**{**joined, "plan": plan.sign(coordinator.key).to_bytes()}))
+    text = answer(capsys, "review", "--dir", node)["text"]
+    assert "What is compared before." in text
+    assert f"would be {plain_decimal(derive_noise_multiplier(coordinator.plan(None)[0]))}." in text
+    assert "same_owner_as" in refused(capsys, *sign, "--same-owner-as", "Our Clinic")
+    signed = answer(capsys, *sign, *named)
+    agreement, _ = open_agreement(open_node_folder(node).membership().agreement, signer=opened.key.public)
+    assert signed["same_owner_as"] == ["our-clinic"]
+    assert agreement.same_owner_as == ("our-clinic",)
+    assert agreement.overlap_key == signed["overlap_key"] == make_sealing_key(opened.engine, plan.study_id)
+    assert main(["node", "status", "--dir", str(node)]) == 0
+    assert "compared   to come: it is part of the agreement" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", ["0", "-3", "many"])

@@ -10,6 +10,7 @@ from hand_made import STUDY_NAME, rows
 from federation.cli.main import main
 from federation.coordinator.folder import open_coordinator
 from federation.rules.invitation import parse_invitation
+from federation.rules.study import plan_from_toml
 from federation.storage.code import code_hash
 
 Output = pytest.CaptureFixture[str]
@@ -68,6 +69,22 @@ def test_new_commits_the_validation_rows_and_approves_this_code(registry: Path, 
     assert made["code"] == code_hash()
     assert made["validation_commitment"] in (folder / "plan.toml").read_text()  # the same rows, the same hash
     assert (folder / "other.toml").read_text() == (folder / "plan.toml").read_text()
+
+
+def test_a_root_set_makes_the_new_plan_trust_anchored(registry: Path, capsys: Output) -> None:
+    folder = registry.parent
+    rows = ["--validation", folder / "validation.csv", "--root", folder / "root.csv"]
+    lines = (folder / "validation.csv").read_text().splitlines(keepends=True)
+    (folder / "root.csv").write_text("".join(lines[: len(lines) // 2]))
+    answer(capsys, "study", "new", folder / "anchored.toml", "--dir", registry, *rows)
+    plan = plan_from_toml((folder / "anchored.toml").read_text(), source="plan").aggregation
+    assert (plan.rule, plan.root_disclosure, plan.tolerated) == ("trust-anchored", "sealed", None)
+    _, stored = open_coordinator(registry).validation(plan.root or "")
+    assert stored == (folder / "root.csv").read_bytes()
+    answer(capsys, "study", "new", folder / "again.toml", "--dir", registry, *rows, "--from", folder / "anchored.toml")
+    assert (folder / "again.toml").read_text() == (folder / "anchored.toml").read_text()
+    published = answer(capsys, "study", "publish", folder / "anchored.toml", "--dir", registry)
+    assert published["study"] in open_coordinator(registry).studies()
 
 
 def test_new_overwrites_nothing(registry: Path, capsys: Output) -> None:

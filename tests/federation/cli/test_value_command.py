@@ -190,3 +190,13 @@ def test_a_proof_that_is_too_large_is_not_read(
     monkeypatch.setattr("federation.rules.challenge.CHALLENGE_BYTES_MAX", 4000)
     assert main(["value", "check-proof", str(proof), "--key", false[0].key.public.did]) == 4
     assert "it is too large" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("copies", "because"), [(True, "seemed to be the same"), (False, "declare one owner")])
+def test_who_counts_as_one_with_others_reads_with_whom_and_what_its_part_is(copies: bool, because: str) -> None:
+    cluster = {"sites": ["ash", "birch", "cedar"], "copies": copies, "share": 1 / 3}
+    steps = why(data([0.02], "paid", site="birch", cluster=cluster))
+    told = next(step for step in steps if "counts as one institution" in step)
+    assert "with ash, cedar: " in told
+    assert because in told
+    assert "its part is 33.3%" in told

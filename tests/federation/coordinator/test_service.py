@@ -9,14 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from independent_accounting import independent_epsilon
-from study_in_memory import SITES, InMemoryStudy
+from study_in_memory import SALT, SITES, InMemoryStudy, table
 
 from clients.privacy.budget import State
 from federation.coordinator import rounds
 from federation.flower.messages import REPLY
 from federation.learning.evaluation import committed_utility
+from federation.learning.reference import reference_update
 from federation.learning.uncertainty import study_errors
 from federation.network.memory import Delivery, Fate
 from federation.rules import audit
@@ -27,7 +29,7 @@ from federation.rules.fixedpoint import from_fixed, pack, unpack
 from federation.rules.keys import PublicKey
 from federation.rules.replay import begin, replay
 from federation.rules.state import StudyState
-from federation.rules.validation import read_validation
+from federation.rules.validation import read_validation, validation_commitment
 from federation.rules.valuation import shapley
 from federation.rules.wire import plain_decimal
 
@@ -310,6 +312,23 @@ def test_a_robust_rule_of_the_plan_decides_models_and_values_and_every_witness_r
             two = {did: updates[did] for did in table.players[:2]}
             model = aggregate(base, two, state.weights, rule_of(study.plan))
             assert committed_utility(from_fixed(model), batch, Decimal(4)) == table.utilities[3]
+
+
+def test_a_round_is_anchored_to_an_update_that_was_committed_before_and_is_shown_after(tmp_path: Path) -> None:
+    root = validation_commitment(SALT, table("root", 24))
+    rule = {"rule": "trust-anchored", "root": root, "root_disclosure": "sealed"}
+    with InMemoryStudy(tmp_path, rounds={"count": 2}, aggregation=rule) as study:
+        state = study.run()
+        assert state.settled
+        assert len(study.history.checkpoint().cosignatures) == 3
+        for done in state.closed:
+            base, updates = audit.round_vectors(done, state, study.blobs.get)
+            anchored = audit.round_rule(done, state, study.blobs.get)
+            assert pack(aggregate(base, updates, state.weights, anchored)) == study.blobs.get(done.model)
+            assert anchored.anchor is not None
+            own = reference_update(study.plan, base, read_validation(study.plan, study.root))
+            assert np.array_equal(anchored.anchor, own)
+            assert any(own)
 
 
 def test_plain_texts_of_the_plan_s_numbers_reach_the_events(settled: InMemoryStudy) -> None:

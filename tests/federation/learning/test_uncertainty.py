@@ -154,3 +154,26 @@ def test_one_person_of_a_kind_says_nothing_about_others_of_that_kind() -> None:
     batch = chosen(people(7, 2), np.array([0, 1, 1, 1]))
     errors = standard_errors(history(7), WEIGHTS, batch, plan(), seed=SEED)
     assert all(math.isfinite(error) and error > 0 for error in (errors[site] for site in SITES))
+
+
+def test_a_cluster_shares_one_error_and_without_clusters_nothing_changes() -> None:
+    batch, played = people(3), history(4)
+    alone = standard_errors(played, WEIGHTS, batch, plan(), seed=SEED)
+    assert standard_errors(played, WEIGHTS, batch, plan(), seed=SEED, clusters=(("absent", "b"),)) == alone
+    clustered = standard_errors(played, WEIGHTS, batch, plan(), seed=SEED, clusters=(("a", "c"),))
+    whole = clustered["a"] + clustered["c"]
+    assert clustered["a"] == pytest.approx(whole * 3 / 7, abs=1)
+    assert clustered["b"] != alone["b"]  # it comes to other groups of sites now
+    merged = [
+        (base, {"a": (3 * updates["a"] + 4 * updates["c"]) / 7, "b": updates["b"].astype(float)})
+        for base, updates in played
+    ]
+    one = standard_errors(
+        [(base, {site: np.rint(update).astype(np.int64) for site, update in each.items()}) for base, each in merged],
+        {"a": 7, "b": 1, "absent": 2},
+        batch,
+        plan(),
+        seed=SEED,
+    )
+    assert clustered["b"] == pytest.approx(one["b"], rel=1e-6)  # as if a and c had sent one update
+    assert whole >= one["a"] * (1 - 1e-6)  # whose noise is that of two, which did not add up

@@ -207,3 +207,15 @@ def test_clipping_keeps_the_direction_and_nearly_the_length(update: np.ndarray) 
 def test_clipping_refuses_what_is_not_finite() -> None:
     with pytest.raises(OperatorError, match="finite"):
         clip_to_norm(np.array([1.0, float("nan")]), Decimal(1))
+
+
+@given(st.integers(1, 2**20), st.integers(0, 2**31), st.sampled_from((40, 50, 53, 58)))
+def test_coalition_models_round_halves_alike_in_every_arithmetic(total: int, seed: int, bits: int) -> None:
+    """Sums below 2^52 are rounded in float64, longer ones in integers: ties to even in both."""
+    draw = Random(seed)
+    weight = draw.randint(1, total)
+    bound = max(1, 2**bits // total)
+    update = np.array([draw.randint(-bound, bound) for _ in range(20)], dtype=np.int64)
+    update[:4] = [total // 2, -(total // 2), total, -total]
+    model = coalition_models(np.zeros(20, np.int64), {"a": update}, {"a": weight, "b": total}, ("a",))[1]
+    assert model.tolist() == [round(Fraction(weight * int(each), weight + total)) for each in update]

@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from federation.errors import PeerError
 from federation.rules.canonical import canonical_bytes
-from federation.rules.ledger import FLOWS, Ledger, Step, Transfer
+from federation.rules.ledger import FLOWS, SOURCES, Ledger, Step, Transfer
 
 ESCROW, CLEVELAND = "escrow:heart-1", "institution:cleveland"
 
@@ -203,16 +203,14 @@ def test_who_may_pay_whom_is_a_closed_table() -> None:
     kinds = list(FLOWS)
     for source in kinds:
         for target in kinds:
-            accounts = {f"{source}:a": 10 if source != "mint" else -10}
-            ledger = Ledger(
-                accounts={
-                    **accounts,
-                    "mint:network" if source != "mint" else "subject:x": -10 if source != "mint" else 10,
-                }
-            )
+            negative = source in SOURCES
+            accounts = {f"{source}:a": -10 if negative else 10, "subject:x" if negative else "mint:network": 10}
+            accounts["subject:x" if negative else "mint:network"] *= 1 if negative else -1
+            owed = {"pledge:b": -5, "subject:y": 5} if target == "pledge" else {}
+            ledger = Ledger(accounts={**accounts, **owed})
             transfer = pay("one", 5, f"{source}:a", f"{target}:b")
             if target in FLOWS[source]:
-                assert ledger.post([transfer]).balance(f"{target}:b") == 5
+                assert ledger.post([transfer]).balance(f"{target}:b") == 5 + owed.get("pledge:b", -0)
             else:
                 with pytest.raises(PeerError, match="no transfer leads"):
                     ledger.post([transfer])

@@ -8,6 +8,7 @@ import pytest
 
 from federation.errors import PeerError
 from federation.rules import audit
+from federation.rules.comparing import weights_of
 from federation.rules.documents import Commitment, Refusal, Revocation
 from federation.rules.entries import (
     AgreementAdmitted,
@@ -29,7 +30,7 @@ from federation.rules.entries import (
 )
 from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey
-from federation.rules.replay import apply, begin, replay, weights_of
+from federation.rules.replay import apply, begin, replay
 from federation.rules.study import Agreement
 
 STRANGER = PrivateKey(bytes([55]) * 32)

@@ -66,6 +66,9 @@ def by_definition(name: str, vectors: Vectors, tolerated: Decimal) -> list[int]:
     return [round(value) for value in mean([rows[at] for at in best])]
 
 
+BY_POSITION = set(LOCATIONS) - {"aligned-trimmed-mean"}
+
+
 @pytest.mark.parametrize("name", ["trimmed-mean", "multi-krum", "nnm-trimmed-mean"])
 @pytest.mark.parametrize("tolerated", [FIFTH, THIRD, Decimal("0.49")])
 @given(vectors=sets())
@@ -86,7 +89,7 @@ def test_the_order_of_arrival_changes_no_byte(name: str, vectors: Vectors, shuff
     assert one.tobytes() == two.tobytes()
 
 
-@pytest.mark.parametrize("name", sorted(LOCATIONS))
+@pytest.mark.parametrize("name", sorted(BY_POSITION))
 @given(vectors=sets((4, 20)), shift=hnp.arrays(np.int64, LENGTH, elements=st.integers(-(2**40), 2**40)))
 @settings(max_examples=40)
 def test_moving_all_moves_the_place_with_them(name: str, vectors: Vectors, shift: Vectors) -> None:
@@ -97,7 +100,7 @@ def test_moving_all_moves_the_place_with_them(name: str, vectors: Vectors, shift
     assert np.abs(there - shift - here).max() <= max(1, wide)
 
 
-@pytest.mark.parametrize("name", sorted(LOCATIONS))
+@pytest.mark.parametrize("name", sorted(BY_POSITION))
 @given(vectors=sets())
 @settings(max_examples=40)
 def test_the_place_lies_within_the_set_in_every_coordinate(name: str, vectors: Vectors) -> None:
@@ -260,3 +263,51 @@ def test_an_unknown_rule_and_a_model_beyond_the_lattice_are_refused() -> None:
         aggregate(base, {"ash": base}, {"ash": 1}, Rule("trimmed-mean", FIFTH))
     assert WEIGHTED_MEAN.linear
     assert not Rule("trimmed-mean", FIFTH).linear
+
+
+@given(rounds())
+@settings(max_examples=25)
+def test_a_trust_anchored_coalition_is_anchored_to_the_round_s_reference(
+    case: tuple[Vectors, dict[str, Vectors]],
+) -> None:
+    base, updates = case
+    anchor = next(iter(updates.values()), base + 1) // 2 + 3
+    rule, players = Rule("trust-anchored", anchor=anchor), tuple(sorted(updates))
+    models = coalition_models(base, updates, WEIGHTS, players, rule=rule)
+    for mask, model in enumerate(models):
+        members = {name: updates[name] for at, name in enumerate(players) if mask >> at & 1}
+        assert np.array_equal(model, aggregate(base, members, WEIGHTS, rule))
+        if members:
+            place = trust_anchored(np.stack(list(members.values())), anchor)
+            part = Fraction(sum(WEIGHTS[name] for name in members), sum(WEIGHTS.values()))
+            assert model.tolist() == [int(old) + round(part * int(step)) for old, step in zip(base, place, strict=True)]
+
+
+def test_a_trust_anchored_round_needs_a_reference_of_the_model_s_length() -> None:
+    base = np.zeros(3, np.int64)
+    for anchor in (None, np.ones(2, np.int64)):
+        with pytest.raises(PeerError, match="needs a reference update of 3"):
+            aggregate(base, {"ash": base}, {"ash": 1}, Rule("trust-anchored", anchor=anchor))
+
+
+@pytest.mark.parametrize("back", [0.2, 0.5, 1.5, 10.0])
+def test_small_steps_backwards_are_told_by_their_direction(back: float) -> None:
+    """Inner product manipulation: what points against the honest mean takes no part, however short it is."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        honest = rng.normal(0, 1, 60) + rng.normal(0, 1.5, (16, 60))
+        vectors = np.concatenate((honest, -back * np.tile(honest.mean(axis=0), (4, 1))))
+        place = Gathered(to_fixed(vectors), FIFTH).aligned_trimmed_mean(range(20))
+        lengths = np.linalg.norm(vectors, axis=1)
+        equal = honest * (np.sort(lengths)[9] / lengths[:16])[:, None]
+        expected = Gathered(to_fixed(equal), Decimal("0.25")).trimmed_mean(range(16))
+        assert np.abs(place - expected).max() <= 2
+
+
+@given(vectors=sets())
+@settings(max_examples=40)
+def test_an_aligned_place_is_no_longer_than_the_median_update(vectors: Vectors) -> None:
+    place = Gathered(vectors, THIRD).aligned_trimmed_mean(range(len(vectors)))
+    lengths = sorted(math.hypot(*map(float, vector)) for vector in vectors)
+    longest = lengths[(len(lengths) - 1) // 2] * math.sqrt(LENGTH) + LENGTH
+    assert math.hypot(*map(float, place)) <= longest * (1 + 1e-9)
