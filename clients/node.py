@@ -23,6 +23,7 @@ from clients.fencing import Fence, NodePromises
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
+from clients.standing_by import serve_standby
 from clients.storage import StudyMembership
 from clients.submitting import Submitting
 from clients.witness import Witness
@@ -40,14 +41,11 @@ from federation.coordinator.protocols import (
     OVERLAP,
     OVERLAP_BYTES_MAX,
     PLAN_REPLY_BYTES_MAX,
-    PROMISE,
-    PROMISE_BYTES_MAX,
     REVOCATION,
     SUBMISSION,
     JoinRequest,
 )
 from federation.coordinator.relay import ask_through
-from federation.coordinator.replication import Replication
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network.blobs import fetch_blob, serve_blobs
 from federation.network.exchange import Exchange
@@ -239,25 +237,8 @@ class Node:
             exchange.serve(OVERLAP, self._comparison().handle, max_bytes=OVERLAP_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
         exchange.keep_connected(self._parts.membership.address)
-        self._serve_standby()
+        serve_standby(exchange, self._witness, self._fence, self._parts.replica)
         return runtime
-
-    def _serve_standby(self) -> None:
-        """Keep a line to the plan's standby, and open the doors that it needs to take over."""
-        failover, exchange = self._plan.failover, self._parts.exchange
-        if failover is None:
-            return
-        exchange.serve(PROMISE, self._promise, max_bytes=PROMISE_BYTES_MAX)
-        Replication(
-            exchange, lambda: self._witness.state, self._parts.replica, may=lambda peer: peer == failover.key
-        ).serve()
-        exchange.keep_connected(failover.dial)
-
-    def _promise(self, peer: PublicKey, payload: bytes) -> bytes:
-        """Answer the standby; a coordinator that is there at this moment was heard, however busy this process was."""
-        if self._coordinator in self._parts.exchange.connected():
-            self._fence.heard()
-        return self._witness.promise(peer, payload)
 
     def run(
         self,
