@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,13 +101,15 @@ class Comparison:
         self._study = parts.plan.study_id
         self._did = parts.key.public.did
         self._budget = BudgetLedger(parts.engine, clock=parts.clock)
+        self._making = threading.Lock()
 
     def handle(self, peer: PublicKey, payload: bytes) -> bytes:
         """Answer the coordinator's request for the next step.
 
         Raises:
             PeerError: not the coordinator, another study, or malformed.
-            UnavailableError: this node's copy of the log is not so far yet, or the consents cannot be asked now.
+            UnavailableError: this node's copy of the log is not so far yet, the consents cannot be asked now, or the
+                sketch is being made for an earlier request, whose answer nobody awaits any more.
         """
         request = read(OverlapRequest, payload, max_bytes=OVERLAP_BYTES_MAX)
         if peer != self._parts.state().coordinator or request.study != self._study:
@@ -129,10 +132,15 @@ class Comparison:
 
     def _commit(self) -> str:
         """The signed commitment; made at the first time, with the sketch."""
-        stored = self._stored()
-        if stored is None:
-            self._secret()
-            stored = self._make()
+        if not self._making.acquire(blocking=False):
+            raise UnavailableError("The sketch is being made.", remedy="Ask again in a few seconds.")
+        try:
+            stored = self._stored()
+            if stored is None:
+                self._secret()
+                stored = self._make()
+        finally:
+            self._making.release()
         self._parts.participation.finish(COMPARISON, released=True)
         return str(stored["commitment"])
 

@@ -1,7 +1,7 @@
 """``accord stake``: what parties stand in with: deposit it, see it, show a case against one, release it."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +118,7 @@ def status(folder: FolderOption, study: StudyOption = None, as_json: JsonOption 
     Example: accord stake status --dir node
     """
     from federation.coordinator.party import name_of, read_study
-    from federation.rules.stakes import free_at, heard_until, stakes_due, terms_of
+    from federation.rules.stakes import appeal_ends, free_at, heard_until, stakes_due
 
     state = read_study(folder, study)[1].state
     _require_stakes(state)
@@ -131,7 +131,7 @@ def status(folder: FolderOption, study: StudyOption = None, as_json: JsonOption 
             "kind": each.case.kind,
             "status": each.status,
             "logged": format_instant(each.at),
-            "answer_until": format_instant(each.at + timedelta(seconds=terms_of(state).appeal_s)),
+            "answer_until": format_instant(appeal_ends(state, each)),
         }
         for name, each in state.slashes.items()
     ]
@@ -249,15 +249,16 @@ def _case(party: "PartyInStudy", folder: Path, data: bytes) -> "tuple[str, Case]
 
 def _party(state: "StudyState", did: str, amount: int) -> dict[str, Any]:
     from federation.coordinator.party import name_of
-    from federation.rules.stakes import burnt, pending_slash
+    from federation.rules.stakes import appeal_ends, burnt, pending_slash
 
     told = "missing"
     if did in state.released:
         told = "released"
     elif burnt(state, did):
         told = "burned: it owes this"
-    elif pending_slash(state, did) is not None:
-        told = "slashed, may be answered"
+    elif (name := pending_slash(state, did)) is not None:
+        over = datetime.now(UTC) > appeal_ends(state, state.slashes[name])
+        told = "slashed and unanswered: it owes this" if over else "slashed, may be answered"
     elif did in state.stakes:
         told = "held"
     return {"party": name_of(state, did), "did": did, "microcredits": amount, "status": told}

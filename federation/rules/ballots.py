@@ -24,7 +24,7 @@ class Change(Wire):
 
     Attributes:
         parameter: ``deadline_s``, the seconds that a round waits, never less than the plan says; ``quorum``, the
-            institutions that make a round valid, from 2 to all; ``count``, the number of rounds, only fewer.
+            institutions that make a round valid, from 2 to all that a round can have; ``count``, only fewer rounds.
         value: the new value.
     """
 

@@ -55,7 +55,7 @@ def invited(state: StudyState, measured: Sequence[Measured]) -> tuple[str, ...]:
         state: the study, between two rounds.
         measured: one note for each active institution; nothing where the plan invites everybody.
     """
-    rounds, active = state.plan.rounds, state.active
+    rounds, active = state.rounds, state.active
     if rounds.invite is None or rounds.invite_every is None or len(active) <= rounds.invite:
         return active
     slack = {did: _last_invited(state, did) + rounds.invite_every - len(state.closed) - 1 for did in active}
@@ -145,7 +145,7 @@ def round_ms(state: StudyState) -> int | None:
 
     Milliseconds from its opening, at most the plan's deadline.
     """
-    rounds = state.plan.rounds
+    rounds = state.rounds
     parties = state.round.participants if state.round else state.active
     notes = (state.measured.get(did) or Measured(party=did, there=True) for did in parties)
     known = sorted(each for each in (predicted_ms(state, note) for note in notes) if each is not None)

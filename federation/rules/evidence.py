@@ -17,17 +17,18 @@ from federation.rules.challenge import Finding, Utility, verify_challenge
 from federation.rules.entries import Entry, StakeSlashed
 from federation.rules.exact_utility import exact_utility
 from federation.rules.families import LogisticModel
-from federation.rules.fixedpoint import packed_size
 from federation.rules.pledges import FalseUtility
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan
+from federation.rules.vectors import vector_bytes_max
 
 _DOCUMENTS_BYTES_MAX: Final = 96 << 20
 
 
 def proof_bytes_max(plan: StudyPlan, case: FalseUtility) -> int:
     """How long a challenge of this case can be: its vectors in base64, and room for rows and documents."""
-    return 4 * -(-packed_size(parameter_count(plan)) // 3) * (len(case.coalition) + 1) + _DOCUMENTS_BYTES_MAX
+    longest = vector_bytes_max(parameter_count(plan), plan.aggregation.encoding)
+    return 4 * -(-longest // 3) * (len(case.coalition) + 1) + _DOCUMENTS_BYTES_MAX
 
 
 def check_evidence(state: StudyState, entry: Entry, proofs: Blobs, utility: Utility) -> None:

@@ -80,6 +80,14 @@ def dot(one: Integers, two: Integers) -> int:
     return int((one.astype(object) * two.astype(object)).sum()) if one.size else 0
 
 
+def inner_products(vectors: Integers, vector: Integers) -> list[int]:
+    """The inner product of each row with a vector, exact: int64 [n, P] and [P] -> n integers."""
+    if magnitude(vectors) * magnitude(vector) * vector.size < INT64_SAFE:
+        products: list[int] = (vectors @ vector).tolist()
+        return products
+    return [dot(each, vector) for each in vectors]
+
+
 def squared_length(vector: Integers) -> int:
     """``||v||^2``, exact."""
     largest = magnitude(vector)
@@ -103,6 +111,11 @@ def squared_distances(vectors: Integers) -> list[list[int]]:
         n lists of n integers.
     """
     count = len(vectors)
+    if 4 * magnitude(vectors) ** 2 * vectors.shape[1] < INT64_SAFE:
+        products = vectors @ vectors.T
+        squares = np.diagonal(products)
+        result: list[list[int]] = (squares[:, None] + squares[None, :] - 2 * products).tolist()
+        return result
     result = [[0] * count for _ in range(count)]
     for one in range(count):
         for two in range(one):

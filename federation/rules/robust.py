@@ -34,6 +34,7 @@ from federation.rules.lattice_sums import (
     INT64_SAFE,
     divide_half_even,
     dot,
+    inner_products,
     magnitude,
     squared_distances,
     weighted_mean,
@@ -147,7 +148,7 @@ class Gathered:
         place = Gathered(equal, self._tolerated).mixed_trimmed_mean(range(len(places)))
         chosen: list[int] = []
         for _ in range(_ALIGNING_STEPS):
-            before, along = chosen, [-dot(vector, place) for vector in equal]
+            before, along = chosen, [-product for product in inner_products(equal, place)]
             chosen = sorted(at for _, at in sorted(zip(along, range(len(places)), strict=True))[:kept])
             if chosen == before:
                 break

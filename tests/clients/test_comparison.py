@@ -1,6 +1,7 @@
 """People are compared before a study: who copies, who declares an owner, who declines; what it costs and leaves."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,23 @@ def test_the_sketch_is_of_those_who_agree_and_is_charged_and_kept_once(tmp_path:
             desk.ask("commit", study="another")
         with pytest.raises(PeerError, match="another study"):
             desk.comparison.handle(ash.key.public, OverlapRequest(study=study.plan.study_id, step="show").to_payload())
+
+
+def test_asked_again_while_the_sketch_is_made_it_neither_makes_another_nor_declines(tmp_path: Path) -> None:
+    with InMemoryStudy(tmp_path, sites=2, overlap={}) as study:
+        desk, answers = Desk(study, "ash"), []
+
+        class Slow(NoNoise):
+            def discrete_gaussian(self, count: int, std: Fraction) -> Any:
+                with ThreadPoolExecutor(1) as pool, pytest.raises(UnavailableError, match="being made"):
+                    pool.submit(desk.ask, "commit").result()
+                answers.append("again")
+                return super().discrete_gaussian(count, std)
+
+        desk.comparison = Comparison(parts_of(study["ash"], noise=Slow()))
+        reply = desk.ask("commit")
+        assert (reply.kind, answers) == ("committed", ["again"])
+        assert desk.ask("commit") == reply
 
 
 def test_a_node_declines_what_it_cannot_do_and_says_why(tmp_path: Path) -> None:

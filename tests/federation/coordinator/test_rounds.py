@@ -288,7 +288,7 @@ def test_an_update_above_the_norm_bound_is_refused(
 
 
 def test_a_round_closes_with_enough_and_whoever_commits_later_is_told(tmp_path: Path, trouble: Trouble) -> None:
-    plan = {"rounds": {"count": 2, "quorum": 1, "enough": 2, **SHORT}, "aggregation": {"encoding": "fewest-bytes"}}
+    plan = {"rounds": {"count": 2, "quorum": 1, "enough": 2}, "aggregation": {"encoding": "fewest-bytes"}}
     with InMemoryStudy(tmp_path, courier=trouble, **plan) as study:
         cedar = study["cedar"]
 

@@ -17,7 +17,7 @@ from scipy import optimize
 from federation.errors import PeerError
 from federation.rules.aggregation import WEIGHTED_MEAN, Rule, aggregate, coalition_models
 from federation.rules.fixedpoint import SCALE, to_fixed
-from federation.rules.lattice_sums import divide_half_even, dot, squared_distances, weighted_mean
+from federation.rules.lattice_sums import divide_half_even, dot, inner_products, squared_distances, weighted_mean
 from federation.rules.robust import LOCATIONS, Gathered, median_coefficients, trust_anchored
 
 FIFTH, THIRD = Decimal("0.2"), Decimal("0.34")
@@ -311,3 +311,10 @@ def test_an_aligned_place_is_no_longer_than_the_median_update(vectors: Vectors) 
     lengths = sorted(math.hypot(*map(float, vector)) for vector in vectors)
     longest = lengths[(len(lengths) - 1) // 2] * math.sqrt(LENGTH) + LENGTH
     assert math.hypot(*map(float, place)) <= longest * (1 + 1e-9)
+
+
+@given(sets())
+@settings(max_examples=40)
+def test_inner_products_of_a_set_are_those_of_its_vectors(vectors: Vectors) -> None:
+    expected = [sum(int(one) * int(two) for one, two in zip(each, vectors[0], strict=True)) for each in vectors]
+    assert inner_products(vectors, vectors[0]) == expected

@@ -255,7 +255,9 @@ open_s = 500
 def test_no_sequence_of_changes_adds_a_round_or_leaves_the_bounds(
     count: int, participants: int, data: st.DataObject, changes: list[tuple[Any, int]]
 ) -> None:
-    plan = Rounds(count=count, participants=participants, quorum=data.draw(st.integers(1, participants)), deadline_s=60)
+    quorum = data.draw(st.integers(1, participants))
+    enough = data.draw(st.none() | st.integers(quorum, participants))
+    plan = Rounds(count=count, participants=participants, quorum=quorum, deadline_s=60, enough=enough)
     now, begun = plan, 0
     for parameter, value in changes:
         begun = data.draw(st.integers(begun, now.count))
@@ -266,4 +268,5 @@ def test_no_sequence_of_changes_adds_a_round_or_leaves_the_bounds(
         before, now = now, changed(now, change, begun=begun)
         assert begun <= now.count <= before.count
         assert now.deadline_s >= plan.deadline_s
-        assert min(2, plan.quorum) <= now.quorum <= now.participants == plan.participants
+        assert min(2, plan.quorum) <= now.quorum <= (plan.enough or plan.participants)
+        assert now.participants == plan.participants
