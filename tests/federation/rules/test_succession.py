@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from standby_in_memory import KEY
-from study_in_memory import key_of
+from pydantic import ValidationError
+from standby_in_memory import FAILOVER, KEY
+from study_in_memory import key_of, small_plan
 from terms_by_hand import COORDINATOR, EMPTY, PLAN, SITES, TermLog, ordered
 
 from federation.errors import PeerError
@@ -109,3 +110,8 @@ def test_the_proof_of_a_takeover_needs_no_log(log: TermLog) -> None:
     weak = own.signed(TermBegan(promises=ordered([log.promise("ash")])), key=KEY, term=1)
     with pytest.raises(PeerError, match="1 promises where 3 are needed"):
         proves_takeover(own.state, weak)
+
+
+def test_a_plan_with_a_standby_has_nothing_that_the_standby_does_not_take_over() -> None:
+    with pytest.raises(ValidationError, match="failover cannot go with overlap yet"):
+        small_plan(b"", sites=4, failover=FAILOVER, overlap={})
