@@ -53,6 +53,7 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/time_to_stop.py
 	$(BIN)/python tests/benchmarks/consent_registry.py
 	$(BIN)/python tests/benchmarks/bad_line.py
+	$(BIN)/python tests/benchmarks/shared_model.py
 	$(BIN)/python tests/benchmarks/consent_web.py
 	$(BIN)/python tests/benchmarks/attacks.py
 	$(BIN)/python tests/benchmarks/valuation_speed.py

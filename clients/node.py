@@ -1,7 +1,8 @@
 """A running node: connects to the coordinator, agrees, contributes, witnesses, keeps its consent log.
 
-The node dials out and listens nowhere; the coordinator's requests come back over that connection. All that must last is
-in the folder: a node that was killed goes on where its database stands.
+The node dials out; the coordinator's requests come back over that connection. It listens only where its settings say
+that it passes models on to the study's other nodes. All that must last is in the folder: a node that was killed goes on
+where its database stands.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Engine
 
@@ -23,7 +24,7 @@ from clients.fencing import Fence, NodePromises
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
-from clients.standing_by import serve_standby
+from clients.standing_by import fetch_from_leader, serve_standby, sharing_of
 from clients.storage import StudyMembership
 from clients.submitting import Submitting
 from clients.witness import Witness
@@ -47,7 +48,7 @@ from federation.coordinator.protocols import (
 )
 from federation.coordinator.relay import ask_through
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
-from federation.network.blobs import fetch_blob, serve_blobs
+from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
@@ -57,7 +58,6 @@ from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_agreement, open_plan
-from federation.rules.succession import signers_of
 from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
@@ -74,6 +74,8 @@ _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
 _REFUSED_AGAIN_S: Final = 10
 _COSIGN_S: Final = 10.0
+SHARED_BYTES_MIN: Final = 4 << 20
+"""A model below this comes from the coordinator at once; asking around would take longer."""
 GRANTS_WAIT_S_MAX: Final = 10.0
 GRANTS_WAIT_SHARE: Final = 0.2
 """Of a round's deadline: how long a round waits for grants that wait for witnesses, at most."""
@@ -131,6 +133,7 @@ class NodeParts:
     consent_batch_s: float = 60.0
     subject_share_percent: int = 50
     monotonic: Callable[[], float] = time.monotonic
+    peer_models: Literal["off", "fetch", "serve"] = "fetch"
 
 
 class Node:
@@ -174,7 +177,7 @@ class Node:
             registry=parts.registry,
             participation=self._participation,
             blobs=parts.blobs,
-            fetch=self._fetch,
+            fetch=self._fetch_model,
             noise=parts.noise,
             clock=parts.clock,
             dataset=membership.dataset or None,
@@ -205,6 +208,8 @@ class Node:
             evidence=parts.evidence,
             clock=parts.clock,
         )
+        self._model_bytes = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
+        self._sharing = sharing_of(parts.exchange, self._witness, parts.blobs, parts.peer_models)
         self._compared = 0
         self._delivered: tuple[PublicKey, bytes] | None = None
         self._problem = self._away = ""
@@ -236,6 +241,8 @@ class Node:
         if self._plan.overlap is not None:
             exchange.serve(OVERLAP, self._comparison().handle, max_bytes=OVERLAP_BYTES_MAX)
         serve_blobs(exchange, self._parts.blobs)
+        if self._sharing is not None:
+            self._sharing.serve()
         exchange.keep_connected(self._parts.membership.address)
         serve_standby(exchange, self._witness, self._fence, self._parts.replica)
         return runtime
@@ -276,6 +283,8 @@ class Node:
         document = membership.revocation or membership.agreement
         now = self._parts.clock()
         waiting = self._refused_at is not None and (now - self._refused_at).total_seconds() < _REFUSED_AGAIN_S
+        if self._sharing is not None:
+            self._sharing.tidy()
         here, leader = self._parts.exchange.connected(), self.leader
         there = leader in here
         if self._coordinator in here:
@@ -375,29 +384,25 @@ class Node:
         self._parts.exchange.request(self.leader, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
 
     def _fetch(self, name: str, *, max_bytes: int = 0) -> bytes:
-        """A blob, from this node's store, else from whoever leads, else from the other of coordinator and standby.
-
-        As long as a model, or ``max_bytes``.
-        """
-        leader, here = self.leader, self._parts.exchange.connected()
-        others = [peer for peer in signers_of(self._plan, self._coordinator) if peer != leader and peer in here]
-        for peer in [*others, leader] if leader not in here else [leader, *others]:
-            try:
-                return self._fetch_from(peer, name, max_bytes)
-            except UnavailableError as error:
-                away = error
-        raise away
-
-    def _fetch_from(self, peer: PublicKey, name: str, max_bytes: int) -> bytes:
-        longest = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
-        return fetch_blob(
+        """A blob, from this node's store, else from who leads the study; as long as a model, or ``max_bytes``."""
+        return fetch_from_leader(
             self._parts.exchange,
-            peer,
+            self._witness.state,
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
-            max_bytes=max(CHUNK_BYTES_MAX, longest, max_bytes),
+            max_bytes=max(CHUNK_BYTES_MAX, self._model_bytes, max_bytes),
         )
+
+    def _fetch_model(self, name: str) -> bytes:
+        """A round's base model: a large one from whichever party has it, else from the coordinator.
+
+        Who has it the coordinator knows; a standby that took over gives it by itself.
+        """
+        led = self.leader == self._coordinator
+        if self._sharing is None or not led or self._model_bytes < SHARED_BYTES_MIN:
+            return self._fetch(name)
+        return self._sharing.fetch(name, timeout_s=_REQUEST_S, max_bytes=self._model_bytes)
 
     def _finished(self) -> bool:
         state = self._witness.state

@@ -20,6 +20,17 @@ Multiaddress = Annotated[
     str, StringConstraints(pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}$", max_length=300)
 ]
 
+Announced = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}(/ws|/wss|/tls/ws)?$", max_length=300
+    ),
+]
+
+WebSocketAddress = Annotated[
+    str, StringConstraints(pattern=r"^$|^/(ip4|ip6)/[0-9a-fA-F.:]{1,45}/tcp/[0-9]{1,5}/ws$", max_length=300)
+]
+
 HostAndPort = Annotated[str, StringConstraints(pattern=r"^$|^([A-Za-z0-9.-]{1,253}|\[[0-9a-f:]{2,39}\]):[0-9]{1,5}$")]
 
 # As `DatabaseUrl`, without what a TOML string would have to escape.
@@ -30,7 +41,10 @@ DatabaseUrl = Annotated[
     str, StringConstraints(pattern=r"^$|^postgres(ql)?(\+psycopg)?://[!#-\[\]-~]{1,2000}$", max_length=2048)
 ]
 
-_FROM_ENVIRONMENT: Final = ("listen", "announce", "log_level", "log_format", "health", "proxy", "request_timeout_s")
+_FROM_ENVIRONMENT: Final = (
+    *("listen", "websocket", "announce", "proxy", "peer_models", "request_timeout_s"),
+    *("log_level", "log_format", "health"),
+)
 _FILE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -43,12 +57,14 @@ class PartySettings(BaseModel):
     role: Literal["coordinator", "standby", "node"]
     name: Slug
     listen: Multiaddress = "/ip4/127.0.0.1/tcp/0"
-    announce: tuple[Multiaddress, ...] = ()
+    websocket: WebSocketAddress = ""
+    announce: tuple[Announced, ...] = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     health: HostAndPort = ""
     proxy: ProxyUrl = ""
     request_timeout_s: Annotated[int, Field(ge=1, le=3600)] = 30
+    peer_models: Literal["off", "fetch", "serve"] = "fetch"
     lifetime_epsilon: Annotated[Number, Field(gt=0, le=8)] = Decimal(3)
     lifetime_delta: Annotated[Number, Field(gt=0, le=Decimal("1e-5"))] = Decimal("1e-5")
     renyi_order: Annotated[int, Field(ge=2, le=256)] = 8

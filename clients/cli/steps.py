@@ -93,7 +93,7 @@ def run_node(
         from federation.cli.health import health
 
         plan, envelope = open_plan(membership.plan)
-        with host_of(opened, *signers_of(plan, envelope.signer)) as host:
+        with host_of(opened, *signers_of(plan, envelope.signer), serving=True) as host:
             node = Node(
                 NodeParts(
                     key=opened.key,
@@ -106,6 +106,7 @@ def run_node(
                     evidence=opened.evidence,
                     consent_batch_s=consent_batch_s,
                     subject_share_percent=opened.settings.subject_share_percent,
+                    peer_models=opened.settings.peer_models,
                 )
             )
             note(f"{membership.site} takes part in {membership.study}")

@@ -33,7 +33,7 @@ _MEASURE_S: Final = 1.5
 
 
 def machine(opened: NodeFolder) -> list[Finding]:
-    """Folder, disk, memory, processor."""
+    """Folder, disk, memory, processor; where it listens, if it does."""
     import psutil
 
     path = opened.files.path
@@ -48,7 +48,9 @@ def machine(opened: NodeFolder) -> list[Finding]:
     cores = psutil.cpu_count(logical=True) or 1
     seen = f"{cores} processor cores, of which {psutil.cpu_percent(interval=0.3):.0f} % are busy."
     found.append(Finding("processor", Level.OK, seen, figures={"cores": float(cores)}))
-    return found
+    settings = opened.settings
+    passing_on = findings.passing_on(settings.peer_models, settings.announce or (settings.listen,))
+    return found if passing_on is None else [*found, passing_on]
 
 
 def data(opened: NodeFolder, membership: StudyMembership | None, plan: StudyPlan | None) -> list[Finding]:

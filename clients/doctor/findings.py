@@ -22,6 +22,7 @@ CLOCK_LOW: Final = timedelta(seconds=30)
 SLOW_BYTES_S: Final = 128 * 1024
 """About one megabit per second."""
 FAR_S: Final = 1.0
+_ONLY_HERE: Final = ("/ip4/127.", "/ip4/0.0.0.0/", "/ip6/::1/", "/ip6/::/")
 DEADLINE_SHARE: Final = 0.5
 """A round that is predicted to take more of its deadline than this is a warning."""
 
@@ -99,6 +100,19 @@ def clock(ahead_s: float, round_trip_s: float) -> Finding:
     if off_s >= CLOCK_LOW.total_seconds():
         return Finding("clock", Level.WARNING, seen, remedy, figures=figures)
     return Finding("clock", Level.OK, seen, figures=figures)
+
+
+def passing_on(mode: str, addresses: Sequence[str]) -> Finding | None:
+    """Where others find a node that passes models on (``addresses``: of its settings); None for one that does not."""
+    if mode != "serve":
+        return None
+    shown = ", ".join(addresses)
+    if all(address.startswith(_ONLY_HERE) for address in addresses):
+        remedy = (
+            "Set `listen` to an address of this machine's network and, behind a router, `announce` to the outer one."
+        )
+        return Finding("models", Level.WARNING, f"Models are passed on at {shown}, where no other node comes.", remedy)
+    return Finding("models", Level.OK, f"Models are passed on to the study's other nodes at {shown}.")
 
 
 def line(measured: Line) -> Finding:

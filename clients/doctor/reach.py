@@ -35,7 +35,7 @@ def reach(address: str, environ: Mapping[str, str] | None = None, *, proxy: str 
     if target is None:
         return [_failed("address", f"{address[:200]} is not a TCP address.", "Ask the coordinator for an invitation.")]
     if proxy:
-        return _through(proxy, target)
+        return _web(target, proxy) if target.websocket else _through(proxy, target)
     proxied = _proxy(os.environ if environ is None else environ)
     found = [] if proxied is None else [proxied]
     family = socket.AF_INET6 if target.ipv6 else socket.AF_INET
@@ -50,6 +50,8 @@ def reach(address: str, environ: Mapping[str, str] | None = None, *, proxy: str 
         took_s = time.monotonic() - began
         seen = f"{target.host} is {places[0][4][0]} (found in {took_s * 1000:.0f} ms)."
         found.append(Finding("name", Level.OK, seen, figures={"lookup_s": took_s}))
+    if target.websocket:
+        return [*found, *_web(target, "")]
     return [*found, *_knock(target, family, (str(places[0][4][0]), target.port))]
 
 
@@ -71,6 +73,24 @@ def _through(url: str, target: Target) -> list[Finding]:
     remedy = f"The proxy changes what it carries, or another program listens at {where}: ask whoever runs the proxy."
     what = "something else" if heard else "nothing"
     return [found, _failed("greeting", f"At {where} {what} is heard where a libp2p peer would greet.", remedy)]
+
+
+def _web(target: Target, url: str) -> list[Finding]:
+    """Open a WebSocket, by way of TLS and a proxy where they are named."""
+    from federation.network.tunnel import proxy_of  # loads the network, which takes a second
+    from federation.network.websocket import knock
+
+    began = time.monotonic()
+    try:
+        proxy = proxy_of(url) if url else None
+        knock(target, proxy)
+    except AccordError as error:
+        return [_failed("websocket", error.message, error.remedy)]
+    took_s = time.monotonic() - began
+    through = f", through the proxy {proxy}" if proxy else ""
+    inside = " inside TLS, whose certificate holds" if target.tls else ""
+    seen = f"{target.host} port {target.port} opens a WebSocket{inside}{through}, after {took_s * 1000:.0f} ms."
+    return [Finding("websocket", Level.OK, seen, figures={"connect_s": took_s})]
 
 
 def _knock(target: Target, family: socket.AddressFamily, place: tuple[str, int]) -> list[Finding]:

@@ -9,6 +9,8 @@ from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
 from federation.cli.standby import standby
 from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator, require_role
+from federation.errors import OperatorError
+from federation.network.addresses import is_websocket
 from federation.settings import make_settings
 
 app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
@@ -25,6 +27,9 @@ def init(
     listen: Annotated[
         str, typer.Option("--listen", help="Where nodes dial in, as a multiaddress; port 0 lets the system choose.")
     ] = "/ip4/127.0.0.1/tcp/0",
+    websocket: Annotated[
+        str, typer.Option("--websocket", help="Where it also takes WebSockets, as /ip4/ADDRESS/tcp/PORT/ws.")
+    ] = "",
     announce: Annotated[
         list[str] | None, typer.Option("--announce", help="The address that invitations name, if it differs.")
     ] = None,
@@ -39,7 +44,13 @@ def init(
     """
     role = "standby" if as_standby else "coordinator"
     settings = make_settings(
-        {"role": role, "name": name, "listen": free_port(listen), "announce": tuple(announce or ())}
+        {
+            "role": role,
+            "name": name,
+            "listen": free_port(listen),
+            "websocket": websocket,
+            "announce": tuple(announce or ()),
+        }
     )
     opened = create_coordinator(folder, settings)
     data = {"dir": str(folder), "did": opened.key.public.did, "address": address_of(opened), "name": name}
@@ -92,9 +103,21 @@ def status(
     emit(data, as_json=as_json, text=status_text(data))
 
 
-def address_of(opened: CoordinatorFolder) -> str:
-    """The address that invitations name."""
-    return opened.address
+def address_of(opened: CoordinatorFolder, *, web: bool = False) -> str:
+    """The address that invitations name; ``web``: the first that is a WebSocket's.
+
+    Raises:
+        OperatorError: there is no such address.
+    """
+    settings = opened.settings
+    named = (*settings.announce, settings.listen, *([settings.websocket] if settings.websocket else []))
+    base = next((address for address in named if is_websocket(address) or not web), None)
+    if base is None:
+        raise OperatorError(
+            "This coordinator names no WebSocket address.",
+            remedy='Set `websocket`, and `announce` to what nodes reach, e.g. ["/dns4/study.example.org/tcp/443/wss"].',
+        )
+    return f"{base}/p2p/{opened.key.public.peer_id}"
 
 
 def study_status(opened: CoordinatorFolder, study: str | None) -> dict[str, Any]:
@@ -179,6 +202,7 @@ def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_
     with Libp2pHost(
         opened.key,
         listen=opened.settings.listen,
+        websocket=opened.settings.websocket or None,
         announce=opened.settings.announce,
         allowed=lambda peer: peer == standby or membership.allowed(peer),
     ) as host:

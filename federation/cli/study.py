@@ -115,6 +115,9 @@ def invite(
     site: Annotated[str, typer.Argument(help="A short name for the institution, as reports will show it.")],
     folder: DirOption,
     study: StudyOption = None,
+    web: Annotated[
+        bool, typer.Option("--web", help="For a site whose firewall lets out only the web: name a WebSocket address.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make an invitation: one string, for one institution, usable once.
@@ -127,7 +130,7 @@ def invite(
         raise OperatorError(
             f"{site!r} is not a site name.", remedy="Use small letters, digits, - and _ (for example va_long_beach)."
         )
-    invitation = make_invitation(opened.engine, study=plan.study_id, site=site, address=address_of(opened))
+    invitation = make_invitation(opened.engine, study=plan.study_id, site=site, address=address_of(opened, web=web))
     emit(
         {"invitation": str(invitation), "study": plan.study_id, "site": site, "address": invitation.address},
         as_json=as_json,

@@ -22,6 +22,8 @@ from federation.rules.aggregation import rule_of
 from federation.rules.comparing import weights_of
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudyAborted, StudyPublished, StudyStarted
+from federation.rules.keys import PublicKey
+from federation.rules.sharing import may_share, shared_models
 from federation.rules.stakes import stakes_due
 from federation.rules.state import StudyState
 from federation.rules.vectors import pack_vector
@@ -47,6 +49,7 @@ from .protocols import (
 from .relay import Relay
 from .replication import Replication, check_leads, seal_validation, serve_sealed
 from .rounds import RoundRunner
+from .sources import Sources
 from .status import awaited, awaited_cosignatures, clusters_of, phase, predicted_s
 from .submissions import Submissions
 from .valuing import Valuer
@@ -132,7 +135,9 @@ class StudyService:
         exchange.serve(CHECKPOINT, lambda _peer, _payload: self._history.newest_note(), max_bytes=0)
         serve_blobs(exchange, self._parts.blobs)
         serve_probe(exchange, system_clock)
-        Relay(exchange, self._history.state.study, membership.allowed).serve()
+        study = self._history.state.study
+        Relay(exchange, study, membership.allowed).serve()
+        Sources(exchange, self._parts.blobs, study, party=self._is_party, named=self._names).serve()
         self._serve_standby()
 
     def _serve_standby(self) -> None:
@@ -203,6 +208,12 @@ class StudyService:
             "clusters": clusters_of(state),
             "settled": state.settled,
         }
+
+    def _is_party(self, key: PublicKey) -> bool:
+        return may_share(self._history.state, key.did)
+
+    def _names(self, blob: str) -> bool:
+        return blob in shared_models(self._history.state)
 
     def _turn(self) -> None:
         """Tell the status while a round waits for answers, at most once a second; let visitors catch up on the log."""

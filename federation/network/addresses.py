@@ -1,4 +1,4 @@
-"""Multiaddresses as far as they name a host and a TCP port. Pure, and light: nothing of libp2p is loaded."""
+"""Multiaddresses as far as they name a host, a TCP port and a WebSocket. Pure: nothing of libp2p is loaded."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from typing import Final
 
 PORT_MAX: Final = 65_535
 _TCP: Final = re.compile(
-    r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})(/p2p/.*)?"
+    r"/(?P<family>ip4|ip6|dns4|dns6)/(?P<host>[A-Za-z0-9.:-]{1,253})/tcp/(?P<port>[0-9]{1,5})"
+    r"(?P<web>/ws|/wss|/tls/ws)?(/p2p/.*)?"
 )
 
 
@@ -19,12 +20,16 @@ class Target:
         port: TCP.
         named: whether ``host`` is a name that must be looked up.
         ipv6: whether IPv6 is meant.
+        websocket: whether a WebSocket is spoken there.
+        tls: whether it is inside TLS.
     """
 
     host: str
     port: int
     named: bool
     ipv6: bool
+    websocket: bool = False
+    tls: bool = False
 
 
 def target_of(address: str) -> Target | None:
@@ -33,4 +38,18 @@ def target_of(address: str) -> Target | None:
     if found is None or int(found["port"]) > PORT_MAX:
         return None
     family = found["family"]
-    return Target(found["host"], int(found["port"]), named=family.startswith("dns"), ipv6=family.endswith("6"))
+    web = found["web"] or ""
+    return Target(
+        found["host"],
+        int(found["port"]),
+        named=family.startswith("dns"),
+        ipv6=family.endswith("6"),
+        websocket=bool(web),
+        tls=web in ("/wss", "/tls/ws"),
+    )
+
+
+def is_websocket(address: object) -> bool:
+    """Whether a WebSocket is spoken at ``address``."""
+    target = target_of(str(address))
+    return target is not None and target.websocket

@@ -8,8 +8,8 @@ Rules that every implementation keeps:
 
 - The peer's key that a handler is given is authenticated; nothing in the payload can change it.
 - The gate ``allowed`` is asked at every request, so that a key loses access the moment the answer changes. A key that
-  is not allowed (a *stranger*) reaches only protocols that are served with ``strangers=True``; everything else looks to
-  it as if nobody were there.
+  is not allowed (a *stranger*) reaches only protocols that are served with ``strangers=True``, and those whose own gate
+  takes it as a *guest*; everything else looks to it as if nobody were there.
 - An :class:`~federation.errors.AccordError` that a handler raises arrives at the requester as the same class with the
   same words; any other exception is logged here and arrives as an internal error without details.
 - Sizes are checked before anything is allocated, times at every step.
@@ -46,8 +46,13 @@ class Exchange(Protocol):
         """Where this party can be dialled, each ending in ``/p2p/PEER_ID``; empty after :meth:`close`."""
         ...
 
-    def serve(self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False) -> None:
-        """Answer requests of at most ``max_bytes`` on ``protocol``; a second call replaces the first handler."""
+    def serve(
+        self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False, guests: Gate | None = None
+    ) -> None:
+        """Answer requests of at most ``max_bytes`` on ``protocol``; a second call replaces the first handler.
+
+        ``guests`` is the protocol's own gate: who passes it reaches this protocol and no other. Asked at every request.
+        """
         ...
 
     def request(

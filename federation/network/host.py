@@ -1,4 +1,4 @@
-"""The :class:`~federation.network.exchange.Exchange` on libp2p: TCP, Noise, Yamux, in a trio thread of its own.
+"""The :class:`~federation.network.exchange.Exchange` on libp2p: TCP or WebSocket, Noise, Yamux, in a trio thread.
 
 How it keeps the port's rules:
 
@@ -27,6 +27,7 @@ from multiaddr import Multiaddr
 
 from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
 from federation.network import streams
+from federation.network.addresses import is_websocket
 from federation.network.answers import ERROR_BYTES_MAX, HEADER_BYTES, begun_answer, open_answer
 from federation.network.bounds import LOOK_S, within
 from federation.network.exchange import Gate, Handler, OnBreak, everybody, peer_of
@@ -55,12 +56,13 @@ class Libp2pHost:
     Args:
         key: the party's key; its peer id is the host's.
         listen: ``/ip4/ADDRESS/tcp/PORT``, port 0 for the system's choice; None listens nowhere and only dials.
+        websocket: the same, ``/ws`` behind it: where it listens for WebSockets as well; None: nowhere.
         announce: addresses to give out instead of the ones listened on (behind NAT or a name), without ``/p2p/``.
         allowed: the gate.
         proxy: the web proxy that every connection goes out through; None: none.
 
     Raises:
-        OperatorError: ``listen`` is malformed.
+        OperatorError: ``listen`` or ``websocket`` is malformed.
         UnavailableError: the port is in use.
     """
 
@@ -69,6 +71,7 @@ class Libp2pHost:
         key: PrivateKey,
         *,
         listen: str | None = "/ip4/127.0.0.1/tcp/0",
+        websocket: str | None = None,
         announce: tuple[str, ...] = (),
         allowed: Gate = everybody,
         proxy: Proxy | None = None,
@@ -76,9 +79,9 @@ class Libp2pHost:
         self._proxy = proxy
         self._troubles: dict[PublicKey, str] = {}
         self._key, self._public, self._allowed, self._announce = key, key.public, allowed, announce
-        self._listen = None if listen is None else listen_address(listen)
-        if self._listen is not None:
-            check_port_free(self._listen)
+        self._listen = [listen_address(text) for text in (listen, websocket) if text is not None]
+        for address in self._listen:
+            check_port_free(address)
         quiet_libp2p_logs()
         self._liveness = Liveness()
         self._reception = Reception(allowed, self._liveness, self._keep_only)
@@ -107,9 +110,11 @@ class Libp2pHost:
         """See :meth:`Exchange.addresses`."""
         return self._addresses
 
-    def serve(self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False) -> None:
+    def serve(
+        self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False, guests: Gate | None = None
+    ) -> None:
         """See :meth:`Exchange.serve`."""
-        self._reception.services[protocol] = Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
+        self._reception.services[protocol] = Service(handler, max_bytes, strangers, guests)
         self._loop.run(self._register, protocol)
 
     def request(
@@ -197,14 +202,14 @@ class Libp2pHost:
             await trio.sleep(_PAUSE_S)
 
     async def _run_host(self) -> None:
-        host = noise_host(self._key, self._listen)
-        async with host.run(listen_addrs=[] if self._listen is None else [self._listen]):
+        host = noise_host(self._key, proxy=self._proxy)
+        async with host.run(listen_addrs=self._listen):
             bound = host.get_network().listeners.values()
             transports = [address for listener in bound for address in listener.get_addrs()]
-            if self._listen is not None:
-                if not transports:
-                    raise UnavailableError("the port is taken", remedy="Set another port.")
-                self._listen = transports[0]
+            if len(transports) != len(self._listen):
+                raise UnavailableError("the port is taken", remedy="Set another port.")
+            self._listen = sorted(transports, key=lambda address: str(address).endswith("/ws"))
+            transports = self._listen
             shown = self._announce or tuple(str(address) for address in transports)
             self._addresses = tuple(f"{address}/p2p/{self._public.peer_id}" for address in shown)
             self._host = host
@@ -249,7 +254,7 @@ class Libp2pHost:
         """Whether a connection holds what its peer may; the gate is asked only where a stranger's bounds are passed."""
         if within(connection.muxed_conn, known=False):
             return True
-        known = peer is not None and self._allowed(peer)
+        known = peer is not None and (self._allowed(peer) or self._reception.invites(peer))
         return known and within(connection.muxed_conn, known=True)
 
     async def _keep_only(self, stream: INetStream, peer: PublicKey) -> None:
@@ -291,7 +296,7 @@ class Libp2pHost:
                 return
             try:
                 with trio.fail_after(timeout_s):
-                    if self._proxy is not None:
+                    if self._proxy is not None and not is_websocket(target):
                         target = await self._through(self._proxy, target)
                     await network.dial_addr(target, streams.peer_id_of(peer))
             except trio.TooSlowError:
@@ -299,6 +304,9 @@ class Libp2pHost:
             except AccordError:
                 raise
             except Exception as error:
+                refused = _of_ours(error)
+                if refused is not None:
+                    raise refused from error
                 raise streams.silent(peer, f"nobody with this key answers at {target}") from error
 
     async def _through(self, proxy: Proxy, target: Multiaddr) -> Multiaddr:
@@ -364,6 +372,13 @@ class Libp2pHost:
         self._liveness.forget(peer)
         if self._host is not None:
             await streams.sever(self._host, streams.peer_id_of(peer))
+
+
+def _of_ours(error: BaseException | None) -> AccordError | None:
+    """What a transport of ours said, inside the errors that libp2p wraps around it."""
+    while error is not None and not isinstance(error, AccordError):
+        error = error.__cause__
+    return error
 
 
 def _accepted(connection: INetConn) -> bool:

@@ -53,6 +53,7 @@ class _Service:
     handler: Handler
     max_bytes: int
     strangers: bool
+    guests: Gate | None
 
 
 class MemoryNetwork:
@@ -143,9 +144,11 @@ class MemoryExchange:
         """``/memory/1/p2p/PEER_ID``."""
         return (f"/memory/1/p2p/{self._public.peer_id}",) if self._open else ()
 
-    def serve(self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False) -> None:
+    def serve(
+        self, protocol: str, handler: Handler, *, max_bytes: int, strangers: bool = False, guests: Gate | None = None
+    ) -> None:
         """See :meth:`Exchange.serve`."""
-        self._services[protocol] = _Service(handler=handler, max_bytes=max_bytes, strangers=strangers)
+        self._services[protocol] = _Service(handler=handler, max_bytes=max_bytes, strangers=strangers, guests=guests)
 
     def request(
         self,
@@ -185,7 +188,7 @@ class MemoryExchange:
             service is None
             or not self._open
             or len(payload) > service.max_bytes
-            or not (service.strangers or self._allowed(sender))
+            or not (service.strangers or self._allowed(sender) or (service.guests and service.guests(sender)))
         ):
             raise _silent(self._public, f"it does not accept this key, or {len(payload)} bytes on {protocol}")
         return answer(service.handler, sender, protocol, payload)

@@ -29,6 +29,8 @@ IDLE_S_MAX: Final = 20.0
 BYTES_PER_S_MIN: Final = 1000.0
 """How quickly a request must come that takes longer than that."""
 STREAMS_PER_PEER_MAX: Final = 32
+STREAMS_PER_GUEST_MAX: Final = 4
+STREAMS_OF_GUESTS_MAX: Final = 16
 STREAMS_PER_STRANGER_MAX: Final = 4
 STREAMS_OF_STRANGERS_MAX: Final = 32
 WORKERS: Final = 32
@@ -47,6 +49,11 @@ class Service:
     handler: Handler
     max_bytes: int
     strangers: bool
+    guests: Gate | None = None
+
+    def invites(self, peer: PublicKey) -> bool:
+        """Whether ``peer`` may use this service, whatever the host's gate says."""
+        return self.guests is not None and self.guests(peer)
 
 
 class Reception:
@@ -62,13 +69,17 @@ class Reception:
         self.services: dict[str, Service] = {}
         self._allowed, self._liveness, self._on_heartbeat = allowed, liveness, on_heartbeat
         self._places: Counter[PublicKey] = Counter()
-        self._strangers = 0
+        self._guests = self._strangers = 0
         self._workers = trio.CapacityLimiter(WORKERS)
 
     @property
     def busy(self) -> bool:
         """Whether a request is being answered."""
         return bool(self._places)
+
+    def invites(self, peer: PublicKey) -> bool:
+        """Whether some service takes ``peer`` as its guest."""
+        return any(service.invites(peer) for service in list(self.services.values()))
 
     async def accept(self, protocol: str, stream: INetStream) -> None:
         """Answer the one request on ``stream``; whatever goes wrong ends with the stream."""
@@ -124,18 +135,24 @@ class Reception:
         if known and beats:
             yield True
             return
-        places = STREAMS_PER_PEER_MAX if known else STREAMS_PER_STRANGER_MAX
-        crowded = not known and self._strangers >= STREAMS_OF_STRANGERS_MAX
-        if not (known or service.strangers) or crowded or self._places[peer] >= places:
+        guest = not known and service.invites(peer)
+        stranger = not (known or guest)
+        places = STREAMS_PER_PEER_MAX if known else STREAMS_PER_GUEST_MAX if guest else STREAMS_PER_STRANGER_MAX
+        crowded = (guest and self._guests >= STREAMS_OF_GUESTS_MAX) or (
+            stranger and self._strangers >= STREAMS_OF_STRANGERS_MAX
+        )
+        if (stranger and not service.strangers) or crowded or self._places[peer] >= places:
             logger.debug("A request of %s is not admitted.", peer.did)
             yield False
             return
         self._places[peer] += 1
-        self._strangers += not known
+        self._guests += guest
+        self._strangers += stranger
         try:
             yield True
         finally:
-            self._strangers -= not known
+            self._guests -= guest
+            self._strangers -= stranger
             self._places[peer] -= 1
             if not self._places[peer]:
                 del self._places[peer]

@@ -1,4 +1,4 @@
-"""A libp2p host as Accord wants it: Noise alone, Yamux alone, TCP, our key, no dialling on its own, quiet logs.
+"""A libp2p host as Accord wants it: Noise alone, Yamux alone, TCP and WebSocket, our key, no own dialling, quiet logs.
 
 py-libp2p 0.8.1 needs to be told a lot (each point was met or measured):
 
@@ -30,27 +30,30 @@ from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from federation.errors import OperatorError, UnavailableError
 from federation.network.addresses import PORT_MAX
 from federation.network.quick import QuickNoise
+from federation.network.tunnel import Proxy
+from federation.network.websocket import WebSocketTransport
 from federation.rules.keys import PrivateKey
 
 _OUT_OF_REACH: Final = 1_000_000
-_LISTEN: Final = re.compile(r"/(?P<family>ip4|ip6)/(?P<address>[0-9a-fA-F.:]+)/tcp/(?P<port>[0-9]{1,5})")
+_LISTEN: Final = re.compile(r"/(?P<family>ip4|ip6)/(?P<address>[0-9a-fA-F.:]+)/tcp/(?P<port>[0-9]{1,5})(?P<web>/ws)?")
 
 logger = logging.getLogger(__name__)
 
 
-def noise_host(key: PrivateKey, listen: Multiaddr | None) -> IHost:
-    """A host, not yet running, whose peer id is ``key``'s."""
+def noise_host(key: PrivateKey, *, proxy: Proxy | None = None) -> IHost:
+    """A host, not yet running, whose peer id is ``key``'s; its WebSockets go out through ``proxy``."""
     pair = create_new_key_pair(key.seed)
     host = new_host(
         key_pair=pair,
         sec_opt={NOISE: QuickNoise(pair, noise_privkey=create_noise_key_pair().private_key)},
         muxer_opt={TProtocol(YAMUX): Yamux},
-        listen_addrs=None if listen is None else [listen],
+        transports=[TCP(), WebSocketTransport(proxy=proxy)],
         disable_identify_address_discovery=True,
         connection_config=ConnectionConfig(
             max_connections=_OUT_OF_REACH,
@@ -80,7 +83,7 @@ class _NoAutoConnector(AutoConnector):
 
 
 def listen_address(text: str) -> Multiaddr:
-    """Read ``/ip4/ADDRESS/tcp/PORT`` (or ip6); port 0 lets the system choose.
+    """Read ``/ip4/ADDRESS/tcp/PORT`` (or ip6), ``/ws`` behind it for a WebSocket; port 0 lets the system choose.
 
     Raises:
         OperatorError: anything else.
@@ -104,7 +107,7 @@ def check_port_free(listen: Multiaddr) -> None:
     Raises:
         UnavailableError: the port is in use, needs privileges, or the address is not this machine's.
     """
-    _, family, address, _, port = str(listen).split("/")
+    _, family, address, _, port, *_ = str(listen).split("/")
     with socket.socket(socket.AF_INET6 if family == "ip6" else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -71,7 +71,25 @@ class BlobStore(Protocol):
         ...
 
     def forget(self, name: str) -> None:
-        """Drop an unfinished blob."""
+        """Drop an unfinished blob, and one that is put together."""
+        ...
+
+    def place(self, name: str, offset: int, data: bytes) -> None:
+        """Put bytes anywhere into a blob that is put together out of order; what lies where is the caller's to check.
+
+        It survives the process, and is nothing until :meth:`complete`.
+
+        Raises:
+            OperatorError: the disk refuses.
+        """
+        ...
+
+    def placed(self, name: str, offset: int, length: int) -> bytes:
+        """What lies there of a blob that is put together: zeros where nothing was placed, less at its end."""
+        ...
+
+    def complete(self, name: str) -> bool:
+        """As :meth:`finish`, for a blob that was put together out of order."""
         ...
 
 
@@ -168,7 +186,42 @@ class FolderBlobStore:
 
     def finish(self, name: str) -> bool:
         """See :meth:`BlobStore.finish`: hash, fsync, rename, fsync of the folder."""
-        path = self._unfinished(name)
+        return self._made_whole(name, self._unfinished(name))
+
+    def forget(self, name: str) -> None:
+        """See :meth:`BlobStore.forget`."""
+        self._unfinished(name).unlink(missing_ok=True)
+        self._assembly(name).unlink(missing_ok=True)
+
+    def place(self, name: str, offset: int, data: bytes) -> None:
+        """See :meth:`BlobStore.place`: a sparse file; not synced, as in :meth:`extend`."""
+        try:
+            descriptor = os.open(self._assembly(name), os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.pwrite(descriptor, data[written:], offset + written)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def placed(self, name: str, offset: int, length: int) -> bytes:
+        """See :meth:`BlobStore.placed`."""
+        try:
+            with self._assembly(name).open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise _unreadable(self._assembly(name), error) from error
+
+    def complete(self, name: str) -> bool:
+        """See :meth:`BlobStore.complete`."""
+        return self._made_whole(name, self._assembly(name))
+
+    def _made_whole(self, name: str, path: Path) -> bool:
         try:
             with path.open("rb") as file:
                 right = hashlib.file_digest(file, "sha256").hexdigest() == name
@@ -183,13 +236,13 @@ class FolderBlobStore:
             raise _unwritable(self._path, error) from error
         return True
 
-    def forget(self, name: str) -> None:
-        """See :meth:`BlobStore.forget`."""
-        self._unfinished(name).unlink(missing_ok=True)
-
     def _unfinished(self, name: str) -> Path:
         _check_name(name)
         return self._path / f".unfinished-{name}"
+
+    def _assembly(self, name: str) -> Path:
+        _check_name(name)
+        return self._path / f".assembly-{name}"
 
     def _read(self, name: str) -> bytes | None:
         if not self.has(name):
@@ -208,6 +261,7 @@ class MemoryBlobStore:
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
         self._unfinished: dict[str, bytearray] = {}
+        self._assemblies: dict[str, bytearray] = {}
         self._lock = threading.Lock()
 
     def put(self, data: bytes) -> str:
@@ -268,6 +322,25 @@ class MemoryBlobStore:
         """See :meth:`BlobStore.forget`."""
         with self._lock:
             self._unfinished.pop(name, None)
+            self._assemblies.pop(name, None)
+
+    def place(self, name: str, offset: int, data: bytes) -> None:
+        """See :meth:`BlobStore.place`."""
+        with self._lock:
+            assembly = self._assemblies.setdefault(name, bytearray())
+            assembly += bytes(max(0, offset + len(data) - len(assembly)))
+            assembly[offset : offset + len(data)] = data
+
+    def placed(self, name: str, offset: int, length: int) -> bytes:
+        """See :meth:`BlobStore.placed`."""
+        with self._lock:
+            return bytes(self._assemblies.get(name, b"")[offset : offset + length])
+
+    def complete(self, name: str) -> bool:
+        """See :meth:`BlobStore.complete`."""
+        with self._lock:
+            data = bytes(self._assemblies.pop(name, b""))
+        return sha256_hex(data) == name and self.put(data) == name
 
 
 def _check_name(name: str) -> None:

@@ -1,6 +1,7 @@
 """A node: it joins with an invitation, brings what was signed, and goes on where its database stands."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from federation.coordinator.membership import invite
 from federation.coordinator.protocols import AGREEMENT, JOIN
 from federation.errors import OperatorError, PeerError, UnavailableError
 from federation.network.memory import Delivery, Fate
+from federation.network.pieces import PIECE, PIECE_REPLY_BYTES_MAX, PieceRequest, open_piece
 from federation.rules.entries import StudyPublished
 from federation.rules.invitation import Invitation
+from federation.rules.sharing import shared_models
 from federation.settings import PartySettings
 from federation.storage.database import write
 
@@ -227,3 +230,37 @@ def test_a_node_s_status_follows_the_log(tmp_path: Path) -> None:
             "consent_log": {},
             "submissions": {},
         }
+
+
+# Models that it passes on
+
+
+def test_a_node_passes_models_on_to_parties_whose_agreement_holds_and_to_nobody_else(tmp_path: Path) -> None:
+    with InMemoryStudy(tmp_path, rounds={"count": 2}) as study:
+        study.run(between=lambda closed: study["cedar"].revoke() if closed == 1 else None)
+        ash, model = study["ash"], study.state.first_model
+        assert model is not None
+        assert ash.node is not None
+        ash.node.tick()
+        ash.stop()
+        door = study.network.exchange(ash.key, allowed=lambda peer: peer == study.key.public)
+
+        def ask(by: str, **changes: str) -> bytes:
+            asked = PieceRequest(**({"study": study.plan.study_id, "name": model, "number": 0} | changes))
+            exchange = study[by].exchange if by in study.institutions else study.network.exchange(key_of(by))
+            exchange.connect(door.addresses()[0], timeout_s=1)
+            limits = {"timeout_s": 1, "max_bytes": PIECE_REPLY_BYTES_MAX}
+            return open_piece(exchange.request(ash.key.public, PIECE, asked.to_payload(), **limits), count=1)[1]
+
+        with Node(replace(ash.parts(), exchange=door, peer_models="serve")).serve():
+            assert ask("birch") == study.blobs.get(model)
+            for by in ("cedar", "stranger"):  # one has revoked, the other is no party
+                with pytest.raises(UnavailableError):
+                    ask(by)
+            with pytest.raises(PeerError, match="of this study"):
+                ask("birch", name=next(name for name in ash.blobs.names() if name not in shared_models(study.state)))
+        with (
+            Node(replace(ash.parts(), exchange=door, peer_models="fetch")).serve(),
+            pytest.raises(UnavailableError, match="passes nothing on"),
+        ):
+            ask("birch")

@@ -66,7 +66,7 @@ def test_the_environment_wins_for_what_belongs_to_a_machine(tmp_path: Path) -> N
 
 def test_no_variable_reaches_the_privacy_budget(tmp_path: Path) -> None:
     create_settings(tmp_path, NODE)
-    machine = {"listen", "announce", "log_level", "log_format", "health", "proxy"}
+    machine = {"listen", "announce", "log_level", "log_format", "health", "proxy", "peer_models", "websocket"}
     environ = {f"ACCORD_{name.upper()}": "7" for name in PartySettings.model_fields if name not in machine}
     settings = load_settings(tmp_path, environ)
     assert (settings.lifetime_epsilon, settings.renyi_order) == (Decimal(3), 8)

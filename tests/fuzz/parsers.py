@@ -20,10 +20,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import trio
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from libp2p.io.exceptions import ConnectionClosedError
 from sealed_market import COORDINATOR, DIDS, KEYS, Played, draft
 from standby_parsers import standby_parsers
 from study_in_memory import SALT, InMemoryStudy
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request
 
 from clients.apps.project import described
 from clients.data.dataset import read_file
@@ -57,6 +61,7 @@ from federation.coordinator.protocols import (
 )
 from federation.coordinator.rate import RateBound
 from federation.coordinator.relay import Relay
+from federation.coordinator.sources import Sources
 from federation.coordinator.submissions import Submissions
 from federation.errors import AccordError, ConsentError, OperatorError, PeerError, UnavailableError
 from federation.export.manifest import MANIFEST_TYPE, ExportedFile, Manifest, sign_manifest
@@ -71,9 +76,19 @@ from federation.network.exchange import peer_of
 from federation.network.frames import FrameReader, pieces
 from federation.network.host import Libp2pHost
 from federation.network.memory import Delivery, Fate
+from federation.network.pieces import (
+    Lead,
+    PieceRequest,
+    SourcesReply,
+    SourcesRequest,
+    open_piece,
+    piece_answer,
+)
 from federation.network.probe import PROBE
+from federation.network.sharing import Gates, Sharing
 from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
+from federation.network.websocket import WebSocketStream
 from federation.rules import events, merkle
 from federation.rules.admission import check_update, consent_origin
 from federation.rules.ballots import Change, Proposal, Vote
@@ -239,6 +254,7 @@ def _transport(study: InMemoryStudy) -> dict[str, Parser]:
         f"/ip4/127.0.0.1/tcp/4001/p2p/{peer.peer_id}".encode(),
         f"/ip6/::1/tcp/443/p2p/{peer.peer_id}".encode(),
         invitation.address.encode(),
+        f"/dns4/a.example/tcp/443/wss/p2p/{peer.peer_id}".encode(),
     ]
     heads = [b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\nrest", b"HTTP/1.0 407 Proxy Authentication Required\r\n\r\n"]
     return {
@@ -260,6 +276,7 @@ def _transport(study: InMemoryStudy) -> dict[str, Parser]:
         "address": Parser(_text(_address), tuple(addresses), (OperatorError,)),
         "listen address": Parser(_text(listen_address), (b"/ip4/0.0.0.0/tcp/4001", b"/ip6/::/tcp/0"), (OperatorError,)),
         "proxy's answer": Parser(_proxy_answer, tuple(heads), ()),
+        "websocket": Parser(_websocket, (b"\x82\x84\0\0\0\0data\x89\x80\0\0\0\0",), (ConnectionClosedError,)),
         "proxy's address": Parser(_text(proxy_of), (b"http://ward:s%20x@proxy.example:3128/",), (OperatorError,)),
     }
 
@@ -317,6 +334,35 @@ def _proxy_answer(data: bytes) -> tuple[int | None, bytes]:
         head, rest = done.value
         return status_of(head), rest
     raise AssertionError("it waits")
+
+
+class _Line(_Bytes):
+    """The same, to which one may write."""
+
+    async def send_all(self, data: bytes) -> None:
+        assert data
+
+
+def _websocket(data: bytes) -> bytes:
+    """What comes inside an open WebSocket; it is never more than came."""
+    protocol = WSConnection(ConnectionType.SERVER)
+    protocol.receive_data(
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert isinstance(next(iter(protocol.events())), Request)
+    protocol.send(AcceptConnection())
+    stream = WebSocketStream(_Line(data), protocol)  # type: ignore[arg-type]  # as far as it is used
+
+    async def read() -> bytes:
+        heard = b""
+        while piece := await stream.read(4096):
+            heard += piece
+        return heard
+
+    heard = trio.run(read)
+    assert len(heard) <= len(data)
+    return heard
 
 
 def _agreement(study: InMemoryStudy) -> bytes:
@@ -676,6 +722,7 @@ def _doors(study: InMemoryStudy, traffic: dict[str, list[bytes]]) -> dict[str, P
         "door: consent cosign": Parser(
             lambda data: witness.handle(birch.key.public, _shown(data, birch.key)), (request,)
         ),
+        **_sharing(study),
         "door: overlap": Parser(
             lambda data: inner[OVERLAP](study.key.public, _settled(data)), tuple(traffic[OVERLAP]), (AccordError,)
         ),
@@ -685,6 +732,33 @@ def _doors(study: InMemoryStudy, traffic: dict[str, list[bytes]]) -> dict[str, P
         "consent cosign reply": Parser(partial(read, CosigningReply), (CosigningReply(size=3).to_payload(),)),
         "cosign request": Parser(partial(read, CosignRequest), (traffic[COSIGN][0],)),
         "join request": Parser(partial(read, JoinRequest), tuple(traffic[JOIN][:1])),
+    }
+
+
+def _sharing(study: InMemoryStudy) -> dict[str, Parser]:
+    """Models in pieces: what a node asks, what it is answered, what another node asks of it."""
+    ash, model = study["ash"].key.public, study.history.state.first_model or ""
+    plan = study.plan.study_id
+    sources = Sources(
+        study.exchange, study.blobs, plan, party=ash.__eq__, named=model.__eq__, rate=EASY, clock=lambda: 0.0
+    )
+    gates = Gates(party=lambda _key: True, named=model.__eq__)
+    giver = Sharing(study.exchange, study.key.public, plan, study.blobs, gates=gates, gives=True)
+    address = f"/ip4/192.0.2.1/tcp/4001/p2p/{ash.peer_id}"
+    asked = SourcesRequest(study=plan, name=model, held="0", addresses=(address,), cut=True)
+    reply = SourcesReply(size=9, pieces=("0" * 64,), take=(0,), leads=(Lead(address=address, held="1"),))
+    piece = PieceRequest(study=plan, name=model, number=0)
+    return {
+        "door: sources": Parser(
+            lambda data: sources.handle(ash, _settled(data)), (asked.to_payload(),), (PeerError, UnavailableError)
+        ),
+        "sources": Parser(lambda data: read(SourcesReply, _settled(data)), (reply.to_payload(),)),
+        "door: piece": Parser(
+            lambda data: giver._give(ash, _settled(data)),
+            (piece.to_payload(),),
+            (PeerError, UnavailableError),
+        ),
+        "piece": Parser(partial(open_piece, count=12), (piece_answer(0b101, b"piece"), piece_answer(0, b""))),
     }
 
 

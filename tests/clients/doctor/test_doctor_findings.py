@@ -17,6 +17,10 @@ LINES = st.builds(Line, NUMBERS, NUMBERS, NUMBERS, st.floats(min_value=-1e6, max
 def judged(line: Line, free: int, training_s: float) -> Iterator[Finding]:
     yield findings.disk(free, "/srv")
     yield findings.memory(free)
+    for address in ("/ip4/127.0.0.1/tcp/0", "/dns4/a.example/tcp/4001"):
+        found = findings.passing_on("serve", [address])
+        assert found is not None
+        yield found
     yield findings.clock(line.clock_ahead_s, line.round_trip_s)
     yield findings.line(line)
     yield findings.round_time(training_s=training_s, model_bytes=1000, measured=line, deadline_s=60)
@@ -65,3 +69,17 @@ def test_the_worst_finding_decides() -> None:
     well, bad = findings.memory(1 << 40), findings.memory(1)
     assert findings.worst([]) is Level.OK
     assert findings.worst([well, bad]) is Level.FAILED
+
+
+@pytest.mark.parametrize(
+    ("mode", "addresses", "level"),
+    [
+        ("fetch", ["/ip4/127.0.0.1/tcp/0"], None),
+        ("serve", ["/ip4/127.0.0.1/tcp/0"], Level.WARNING),
+        ("serve", ["/ip4/0.0.0.0/tcp/4001"], Level.WARNING),
+        ("serve", ["/ip4/0.0.0.0/tcp/4001", "/dns4/ash.example/tcp/4001"], Level.OK),
+    ],
+)
+def test_a_node_that_passes_models_on_must_be_found(mode: str, addresses: list[str], level: Level | None) -> None:
+    found = findings.passing_on(mode, addresses)
+    assert (found and found.level) == level

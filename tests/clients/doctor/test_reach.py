@@ -52,6 +52,20 @@ def test_a_libp2p_peer_is_recognised_by_its_greeting() -> None:
     assert [(each.check, each.level) for each in found] == [("port", Level.OK), ("greeting", Level.OK)]
 
 
+def test_a_websocket_is_opened_and_what_is_none_is_told() -> None:
+    anywhere = "/ip4/127.0.0.1/tcp/0"
+    with Libp2pHost(PrivateKey(bytes(32)), listen=anywhere, websocket=f"{anywhere}/ws") as host:
+        tcp, web = host.addresses()
+        assert last(web)[:2] == ("websocket", Level.OK)
+        check, level, seen, remedy = last(tcp.replace("/p2p/", "/ws/p2p/"))
+        assert (check, level) == ("websocket", Level.FAILED)
+        assert "No WebSocket is opened" in seen
+        assert "web server" in remedy
+        with web_proxy() as proxy:
+            found = reach(web, {}, proxy=f"http://127.0.0.1:{proxy.port}")
+        assert [(each.check, each.level) for each in found] == [("websocket", Level.OK)]
+
+
 @pytest.mark.parametrize(
     ("place", "check"), [("/dns4/study..example/tcp/1", "name"), ("/ip4/127.0.0.1/tcp/65536", "address")]
 )

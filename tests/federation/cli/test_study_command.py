@@ -199,6 +199,15 @@ def test_an_invitation_is_one_string_and_a_new_one_replaces_it(registry: Path, c
     assert parse_invitation(second["invitation"]).token != first.token
 
 
+def test_a_site_behind_a_web_only_firewall_is_invited_to_a_websocket(registry: Path, capsys: Output) -> None:
+    assert "no WebSocket address" in refused(capsys, "study", "invite", "cleveland", "--dir", registry, "--web")
+    settings = registry / "accord.toml"
+    outer = '"/dns4/study.example.org/tcp/4001", "/dns4/study.example.org/tcp/443/wss"'
+    settings.write_text(settings.read_text().replace("announce = []", f"announce = [{outer}]"))
+    for more, way in (([], "/tcp/4001/p2p/"), (["--web"], "/tcp/443/wss/p2p/")):
+        assert way in answer(capsys, "study", "invite", "cleveland", "--dir", registry, *more)["address"]
+
+
 @pytest.mark.parametrize("site", ["Cleveland", "va long beach", "../x", "x" * 64])
 def test_a_site_has_a_plain_short_name(registry: Path, capsys: Output, site: str) -> None:
     assert "is not a site name" in refused(capsys, "study", "invite", site, "--dir", registry)
