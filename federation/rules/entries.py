@@ -5,6 +5,7 @@ signed stand inside as they were received (the text of their envelope), so that 
 evidence. Entry id = H(study, term, kind, round, party, command): a retry of the same command is the same entry.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -277,6 +278,13 @@ class VoteCast(Wire):
     envelope: EnvelopeText
 
 
+class TermBegan(Wire):
+    """The standby leads from here on; ``promises`` are the witnesses' signed Promises, by witness (``succession``)."""
+
+    kind: Literal["term-began"] = "term-began"
+    promises: Annotated[tuple[EnvelopeText, ...], Field(min_length=1, max_length=14)]
+
+
 Body = Annotated[
     StudyPublished
     | AgreementAdmitted
@@ -304,7 +312,8 @@ Body = Annotated[
     | StakeBurned
     | StakeReleased
     | ChangeProposed
-    | VoteCast,
+    | VoteCast
+    | TermBegan,
     Field(discriminator="kind"),
 ]
 
@@ -332,13 +341,20 @@ class Entry(Wire):
 
 
 def make_entry(
-    body: "Body", *, study: str, now: datetime, round_number: int | None = None, party: PublicKey | None = None
+    body: "Body",
+    *,
+    study: str,
+    now: datetime,
+    term: int = 0,
+    round_number: int | None = None,
+    party: PublicKey | None = None,
 ) -> Entry:
     """Build an entry; its id depends on what it says, not on when."""
     did = party.did if party else None
     return Entry(
-        id=entry_id(body, study=study, term=0, round_number=round_number, party=did),
+        id=entry_id(body, study=study, term=term, round_number=round_number, party=did),
         study=study,
+        term=term,
         round=round_number,
         party=did,
         time=format_instant(now),
@@ -365,5 +381,14 @@ def open_entry(data: bytes, *, signer: PublicKey) -> Entry:
     Raises:
         PeerError: the signature, the form, or the id is wrong.
     """
-    envelope = open_envelope(data, payload_type=ENTRY_TYPE, signer=signer, max_bytes=2 * ENTRY_BYTES_MAX)
-    return read(Entry, envelope.payload, max_bytes=ENTRY_BYTES_MAX)
+    return open_signed_entry(data, signers=(signer,))[0]
+
+
+def open_signed_entry(data: bytes, *, signers: Collection[PublicKey]) -> tuple[Entry, PublicKey]:
+    """As :func:`open_entry`, by any of ``signers``, with the one that signed it.
+
+    Raises:
+        PeerError: the signature or the form is wrong.
+    """
+    envelope = open_envelope(data, payload_type=ENTRY_TYPE, signers=signers, max_bytes=2 * ENTRY_BYTES_MAX)
+    return read(Entry, envelope.payload, max_bytes=ENTRY_BYTES_MAX), envelope.signer

@@ -21,6 +21,7 @@ from federation.rules.terms import (
     Aggregation,
     Cohort,
     ConsentTerms,
+    Failover,
     Overlap,
     Privacy,
     Purpose,
@@ -62,6 +63,7 @@ class StudyPlan(Wire):
     valuation: Valuation
     reward: Reward
     validation: Validation
+    failover: Failover | None = None
     stake: Stake | None = None
     voting: Voting | None = None
     overlap: Overlap | None = None
@@ -100,6 +102,19 @@ class StudyPlan(Wire):
         bound_max = Decimal(2**20)
         if steps > bound_max or self.aggregation.norm_bound > bound_max:
             raise ValueError("learning_rate x clip x local_steps and norm_bound must stay below 2^20")
+        return self
+
+    @model_validator(mode="after")
+    def _followed(self) -> "StudyPlan":
+        more = {
+            "stake": self.stake,
+            "voting": self.voting,
+            "overlap": self.overlap,
+            "aggregation.root": self.aggregation.root,
+        }
+        named = [name for name, section in more.items() if section is not None]
+        if self.failover is not None and named:
+            raise ValueError(f"failover cannot go with {', '.join(named)} yet: a standby does not take that over")
         return self
 
     def to_payload(self) -> bytes:
