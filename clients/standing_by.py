@@ -41,15 +41,15 @@ def serve_standby(exchange: Exchange, witness: Witness, fence: Fence, replica: M
 def fetch_from_leader(
     exchange: Exchange, state: StudyState, name: str, store: BlobStore, *, timeout_s: float, max_bytes: int
 ) -> bytes:
-    """A blob from ``store``, else from whoever leads, else from the other of coordinator and standby.
+    """A blob from ``store``, else from whoever leads, else from the other of coordinator and standby, if it is there.
 
     Raises:
         UnavailableError: nobody of them gives it in time.
         PeerError: what came is not the blob.
     """
     leader, here = state.leader, exchange.connected()
-    others = [peer for peer in signers_of(state.plan, state.coordinator) if peer != leader and peer in here]
-    for peer in [*others, leader] if leader not in here else [leader, *others]:
+    others = [peer for peer in signers_of(state.plan, state.coordinator) if peer != leader]
+    for peer in [peer for peer in (leader, *others) if peer in here] or [leader]:
         try:
             return fetch_blob(exchange, peer, name, store, timeout_s=timeout_s, max_bytes=max_bytes)
         except UnavailableError as error:

@@ -14,7 +14,7 @@ from study_in_memory import SALT, InMemoryStudy, key_of
 
 from federation.coordinator.history import StudyHistory
 from federation.coordinator.membership import Membership
-from federation.coordinator.replication import Replication, ask, fetch_plan, fetch_validation
+from federation.coordinator.replication import ask, fetch_plan, fetch_validation
 from federation.coordinator.service import StudyParts, StudyService
 from federation.coordinator.standby import Asked, Standby
 from federation.coordinator.tables import IssuedInvitation
@@ -72,9 +72,7 @@ class StandbyInMemory:
             asked=self.asked,
             monotonic=lambda: study.clock().timestamp(),
         )
-        Replication(
-            self.exchange, lambda: self.history.state, self.log, may=lambda peer: peer == study.key.public
-        ).serve()
+        self.standby.serve()
 
     def turn(self) -> str:
         """One step of the standby, after one of each node."""

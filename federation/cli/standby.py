@@ -123,13 +123,10 @@ def _until_leading(
     until_settled: bool,
 ) -> bool:
     """Follow until this standby leads (True), is stopped, or has seen the settlement become final (False)."""
-    from federation.coordinator.replication import Replication
     from federation.coordinator.standby import Standby
     from federation.coordinator.status import awaited_cosignatures
     from federation.rules.checkpoint import finality_quorum
 
-    coordinator = history.state.coordinator
-    Replication(host, lambda: history.state, history.log, may=lambda peer: peer == coordinator).serve()
     follower = Standby(
         exchange=host,
         history=history,
@@ -137,6 +134,7 @@ def _until_leading(
         sealed=opened.sealed,
         asked=AskedOnDisk(opened, history.state.study),
     )
+    follower.serve()
     while not party.stop.is_set():
         now = follower.turn()
         party.show_status(follower.status(now))

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Literal
 
 from federation.errors import AccordError, UnavailableError
+from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.checkpoint import finality_quorum
 from federation.rules.entries import TermBegan
@@ -28,7 +29,7 @@ from federation.storage.blobs import BlobStore
 
 from .history import StudyHistory
 from .protocols import PROMISE, PROMISE_REPLY_BYTES_MAX, PromiseRequest
-from .replication import Follower
+from .replication import Follower, Replication
 from .status import phase
 from .witnessing import Witnessing
 
@@ -79,7 +80,7 @@ class Standby:
         if failover is None:
             raise ValueError("the plan names no standby")
         self._after_s = failover.after_s
-        self._exchange, self._history = exchange, history
+        self._exchange, self._history, self._blobs = exchange, history, blobs
         self._follower = Follower(exchange, history, blobs, sealed)
         self._witnessing = Witnessing(history, exchange)
         self._asked = asked or Asked()
@@ -88,6 +89,18 @@ class Standby:
         self._promises: dict[str, tuple[Promise, str]] = {}
         self._refused: set[str] = set()
         self.problems: dict[str, str] = {}
+
+    def serve(self) -> None:
+        """Open the doors: the log to the coordinator that comes back, blobs to the witnesses.
+
+        A witness that has not seen a round's end yet needs the model and the updates before it cosigns the new term,
+        and nobody else has them any more.
+        """
+        state = self._history.state
+        Replication(
+            self._exchange, lambda: self._history.state, self._history.log, may=lambda peer: peer == state.coordinator
+        ).serve()
+        serve_blobs(self._exchange, self._blobs)
 
     def turn(self) -> Phase:
         """Do the next thing; what this standby is doing."""

@@ -10,6 +10,7 @@ from standby_in_memory import FAILOVER, KEY, StandbyInMemory
 from study_in_memory import SALT, InMemoryStudy, key_of
 
 from clients.privacy.budget import State
+from federation.coordinator.protocols import COSIGN
 from federation.coordinator.witnessing import Witnessing
 from federation.errors import PeerError, SupersededError
 from federation.export.verification import verify_export
@@ -22,13 +23,16 @@ from federation.rules.state import StudyState
 def gone_in_round(study: InMemoryStudy, standby: StandbyInMemory | None, number: int) -> None:
     """Run the study until two have committed in the round; then the coordinator is gone, as a killed process is.
 
-    What the third answers never reaches it. Without a standby, witnesses cosign the last entries before it goes.
+    What the third answers never reaches it. With a standby, the witnesses have seen no round's end before it goes;
+    without one, they cosign the last entries.
     """
 
     def courier(delivery: Delivery) -> Fate:
         current = study.state.round
         lost = delivery.protocol == REPLY and current is not None and current.number == number
         lost = lost and (delivery.sender, delivery.receiver) == (study["cedar"].key.public, study.key.public)
+        unseen = standby is not None and delivery.sender == study.key.public and bool(study.state.closed)
+        lost = lost or (unseen and delivery.protocol == COSIGN)
         return Fate.REQUEST_LOST if lost else Fate.DELIVERED
 
     def meanwhile() -> None:
