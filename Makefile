@@ -63,6 +63,7 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/first_round.py
 	$(BIN)/python tests/benchmarks/lower_bound.py
 	$(BIN)/python tests/benchmarks/families.py
+	$(BIN)/python tests/benchmarks/panel_scoring.py
 
 fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets (long)
 	$(BIN)/python tests/fuzz/ledger_steps.py
@@ -70,9 +71,11 @@ fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets
 	$(BIN)/python -m pip install --quiet -c constraints.txt atheris
 	$(BIN)/python tests/fuzz/coverage_guided.py
 
-soak: setup ## a node killed 1,000 times, and every durable step of a study killed (long)
+soak: setup ## a node killed 1,000 times, every durable step killed, 100 nodes that come and go (long)
 	$(BIN)/python tests/faults/node_kills.py $(ARGS)
 	$(BIN)/python tests/faults/every_step.py
+	$(BIN)/python tests/faults/many_nodes.py
+	$(BIN)/python tests/faults/many_nodes.py --nodes 5 --processes 2 --rounds 200 --people 80 --count-noise 30 --deadline-s 5
 
 chain: setup ## the claim tree and its contract, against OpenZeppelin's library and Vyper anew
 	$(BIN)/python scripts/make_claim_assets.py

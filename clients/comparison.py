@@ -157,7 +157,7 @@ class Comparison:
             data = check_data(load_dataset(entry), parts.plan.schema_contract, subject_column=entry.subject_column)
         except OperatorError as error:
             raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
-        data, decided_at = data.of_part(parts.plan.cohort.part), parts.clock()
+        data, decided_at = data.of_part(parts.plan.trained_on), parts.clock()
         use, of = use_of(parts.plan, self._did), RoundOf(study, COMPARISON)
         selection = select(data, parts.registry.decide_all(use, decided_at, data.subjects, round_use=of))
         exact = sketch_of(person_hashes(selection.batch), terms.buckets, bytes.fromhex(parts.plan.plan_hash))

@@ -30,7 +30,7 @@ from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import NoiseSource
 from clients.privacy.release import release
 from clients.selection import Selection, select
-from clients.storage import COMPARISON, Dataset, KeyValue, RoundUse, StoredUpdate, recall, remember
+from clients.storage import Dataset, KeyValue, RoundUse, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
@@ -240,7 +240,8 @@ class Contribution:
         """
         study = self._plan.study_id
         charged = sum(
-            charge.study == study and charge.round > COMPARISON and charge.counts for charge in self._budget.charges()
+            charge.study == study and 1 <= charge.round <= self._plan.rounds.count and charge.counts
+            for charge in self._budget.charges()
         )
         if charged < task.updates:
             detail = f"the study holds {task.updates} updates, and the budget knows {charged} rounds"
@@ -278,7 +279,7 @@ class Contribution:
             data = check_data(load_dataset(entry), self._plan.schema_contract, subject_column=entry.subject_column)
         except OperatorError as error:
             raise _DeclinedError("not-ready", f"{error.message} {error.remedy}") from error
-        return data.of_part(self._plan.cohort.part)
+        return data.of_part(self._plan.trained_on)
 
     def _select(self, data: CheckedData, now: datetime, number: int) -> Selection:
         """Ask every subject's consent, now; from here on the round is in flight for whoever is eligible."""

@@ -24,6 +24,7 @@ from clients.fencing import Fence, NodePromises
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
+from clients.scoring import Scoring
 from clients.standing_by import fetch_from_leader, serve_standby, sharing_of
 from clients.storage import StudyMembership
 from clients.submitting import Submitting
@@ -38,26 +39,21 @@ from federation.coordinator.protocols import (
     CONSENT_COSIGN_BYTES_MAX,
     COSIGN,
     COSIGN_BYTES_MAX,
-    JOIN,
     OVERLAP,
     OVERLAP_BYTES_MAX,
-    PLAN_REPLY_BYTES_MAX,
     REVOCATION,
     SUBMISSION,
-    JoinRequest,
 )
 from federation.coordinator.relay import ask_through
-from federation.errors import AccordError, OperatorError, PeerError, UnavailableError
+from federation.errors import AccordError, OperatorError, UnavailableError
 from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.challenge import CHALLENGE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX
-from federation.rules.instant import format_instant
-from federation.rules.invitation import Invitation
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.study import StudyPlan, open_agreement, open_plan
+from federation.rules.study import Agreement, open_agreement, open_plan
 from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
 from federation.storage.database import read
@@ -72,6 +68,8 @@ logger = logging.getLogger(__name__)
 
 _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
+_TICK_S: Final = 1.0
+"""How often a node looks into its database for what is due: an idle node must cost its machine next to nothing."""
 _REFUSED_AGAIN_S: Final = 10
 _COSIGN_S: Final = 10.0
 SHARED_BYTES_MIN: Final = 4 << 20
@@ -80,40 +78,6 @@ GRANTS_WAIT_S_MAX: Final = 10.0
 GRANTS_WAIT_SHARE: Final = 0.2
 """Of a round's deadline: how long a round waits for grants that wait for witnesses, at most."""
 OnProgress = Callable[[dict[str, Any]], None]
-
-
-def join(exchange: Exchange, invitation: Invitation) -> tuple[StudyPlan, bytes]:
-    """Show the invitation's token to the coordinator that it names; the signed plan.
-
-    Raises:
-        UnavailableError: the coordinator does not answer.
-        PeerError: the token is not valid (any more), or the plan is not the coordinator's or not the invitation's.
-    """
-    coordinator = exchange.connect(invitation.address, timeout_s=_REQUEST_S)
-    request = JoinRequest(study=invitation.study, token=invitation.token)
-    data = exchange.request(
-        coordinator, JOIN, request.to_payload(), timeout_s=_REQUEST_S, max_bytes=PLAN_REPLY_BYTES_MAX
-    )
-    plan, _ = open_plan(data, signer=coordinator)
-    if plan.study_id != invitation.study:
-        raise PeerError(
-            f"The coordinator sent the plan of {plan.study_id}, not of {invitation.study}.",
-            remedy="Ask the coordinator for a new invitation.",
-        )
-    return plan, data
-
-
-def membership_of(invitation: Invitation, plan_envelope: bytes, *, now: datetime) -> StudyMembership:
-    """What the node stores of a study that it has joined."""
-    return StudyMembership(
-        study=invitation.study,
-        plan=plan_envelope,
-        coordinator=invitation.coordinator.did,
-        address=invitation.address,
-        site=invitation.site,
-        token=invitation.token,
-        joined_at=format_instant(now),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,24 +133,12 @@ class Node:
             every_s=parts.consent_batch_s,
             clock=parts.clock,
         )
-        self._contribution = Contribution(
-            plan=self._plan,
-            agreement=agreement,
-            key=parts.key,
-            engine=parts.engine,
-            registry=parts.registry,
-            participation=self._participation,
-            blobs=parts.blobs,
-            fetch=self._fetch_model,
-            noise=parts.noise,
-            clock=parts.clock,
-            dataset=membership.dataset or None,
-            agreed=lambda: not self._membership().revocation,
-            await_grants=self._await_grants,
-        )
         self._fence = Fence(parts.key, NodePromises(parts.engine, self._plan.study_id), monotonic=parts.monotonic)
         outbox, bring = Outbox(parts.engine, self._plan.study_id), partial(self._request, SUBMISSION)
         self._submitting = Submitting(outbox, self._plan, parts.key, bring=bring, clock=parts.clock)
+        shared = self._work(agreement)
+        self._contribution = Contribution(**shared, blobs=parts.blobs, fetch=self._fetch_model)
+        self._scoring = Scoring(**shared, fetch=self._fetch, bring=self._request)
         self._witness = Witness(
             plan=self._plan,
             plan_blob=sha256_hex(membership.plan),
@@ -265,9 +217,13 @@ class Node:
             on_progress: told the status again and again.
         """
         ends = None if visit_s is None else time.monotonic() + visit_s
+        due, was_there = 0.0, False
         with self.serve() as runtime:
             while not stop.is_set():
-                self.tick()
+                now, there = time.monotonic(), self._coordinator in self._parts.exchange.connected()
+                if now >= due or there != was_there:
+                    self.tick()
+                    due, was_there = now + _TICK_S, there
                 on_progress(self.status())
                 if until_settled and self._finished():
                     self._follow()  # the settlement may have come since the tick
@@ -297,6 +253,8 @@ class Node:
             self._consent_log.tick(reachable=there and self._is_party(self._parts.key.public))
             self._follow()
             forget_erased(self._parts.engine, self._parts.registry)
+            if there:
+                self._scoring.bring_due(self._witness.state)
             self._away = ""
         except UnavailableError as error:  # the registry's server is away: rounds are refused, and this goes on
             if self._away != error.message:
@@ -321,6 +279,23 @@ class Node:
             "line": self._parts.exchange.trouble(self.leader),
             "consent_log": self._consent_log.problems,
             "submissions": self._submitting.problems(),
+        }
+
+    def _work(self, agreement: Agreement) -> dict[str, Any]:
+        """What training and scoring both work with."""
+        parts = self._parts
+        return {
+            "plan": self._plan,
+            "agreement": agreement,
+            "key": parts.key,
+            "engine": parts.engine,
+            "registry": parts.registry,
+            "participation": self._participation,
+            "noise": parts.noise,
+            "clock": parts.clock,
+            "dataset": parts.membership.dataset or None,
+            "agreed": lambda: not self._membership().revocation,
+            "await_grants": self._await_grants,
         }
 
     def _comparison(self) -> Comparison:

@@ -19,11 +19,11 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from clients.privacy.budget import BudgetLedger
-from clients.storage import COMPARISON, RoundUse, StoredUpdate, recall, sketch_key
+from clients.storage import COMPARISON, RoundUse, StoredScores, StoredUpdate, recall, sketch_key
 from consent.registry import LICENCE_REF, Registry, RoundOf
 from consent.registry.participation import microseconds
 from consent.registry.tables import ConsentRound, StoredRecord
-from federation.rules.accounting import count_event, overlap_event, round_event
+from federation.rules.accounting import count_event, overlap_event, round_event, scores_event
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.state import ClosedRound, StudyState
@@ -113,6 +113,8 @@ class Participation:
             stored = {number for number in rounds if session.get(StoredUpdate, (study, number)) is not None}
             if recall(session, sketch_key(study)) is not None:
                 stored.add(COMPARISON)
+            if session.get(StoredScores, study) is not None:
+                stored.add(scores_round(self._plan))
         for number in rounds:
             self._registry.finish_round(RoundOf(study, number), released=number in stored)
         if rounds:
@@ -131,6 +133,7 @@ class Participation:
         """
         self._charge_missing(state)
         self._charge_comparison(state)
+        self._charge_missing_scores(state)
         contains = any(self._party in done.admitted for done in state.closed[: self._rounds_told])
         for done in state.closed[self._rounds_told :]:
             contains = contains or self._party in done.admitted
@@ -177,10 +180,25 @@ class Participation:
             logger.warning("this database is older than the log of %s: charged now for its sketch", state.study)
         self._note_spent()
 
+    def _charge_missing_scores(self, state: StudyState) -> None:
+        """The same for the scores of a panel, which the log says that this institution committed to."""
+        if state.panel is None or self._party not in state.panel.commitments:
+            return
+        charge = self._budget.charge(state.study, scores_round(self._plan))
+        if charge is None or not charge.counts:
+            self._budget.record(state.study, scores_round(self._plan), scores_event(self._plan))
+            logger.warning("this database is older than the log of %s: charged now for the scores", state.study)
+            self._note_spent()
+
     def _note_spent(self) -> None:
         """Rounded up: nobody is told that less was spent than was."""
         spent = Decimal(str(self._budget.spent(self._plan.study_id))).quantize(_SPENT_DIGITS, ROUND_CEILING)
         self._registry.note_spent(self._plan.study_id, plain_decimal(spent))
+
+
+def scores_round(plan: StudyPlan) -> int:
+    """What the scoring of a panel is called in the budget and in people's records: the round after the last one."""
+    return plan.rounds.count + 1
 
 
 def spent_on(done: ClosedRound, plan: StudyPlan, party: str) -> dict[str, Any] | None:

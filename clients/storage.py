@@ -123,6 +123,21 @@ class StoredUpdate(SQLModel, table=True):
     created_at: str = ""
 
 
+class StoredScores(SQLModel, table=True):
+    """What this institution scored on a study's panel: sent, and sent again after a crash, unchanged.
+
+    ``commitment`` and ``envelope`` are the signed documents; the scores inside are noised already and may leave, once
+    commitments are closed.
+    """
+
+    __tablename__ = "stored_scores"
+
+    study: str = Field(primary_key=True)
+    commitment: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: str
+
+
 class OwnOffer(SQLModel, table=True):
     """What this institution offered in one market: price (micro-credits) and nonce (hex) stay here until it opens them.
 
@@ -194,6 +209,7 @@ NODE_TABLES: Final[tuple[type[SQLModel], ...]] = (
     StudyMembership,
     RoundUse,
     StoredUpdate,
+    StoredScores,
     OwnOffer,
     AppRelease,
     AppReply,

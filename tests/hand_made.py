@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from clients.folder import open_node_folder
-from clients.node import membership_of
+from clients.joining import membership_of
 from federation.cli.main import main
 from federation.coordinator.folder import open_coordinator
 from federation.coordinator.history import system_clock

@@ -34,7 +34,8 @@ from clients.contribution import Contribution
 from clients.data.check import CheckedData, check_data
 from clients.data.dataset import add_dataset, find_dataset, load_dataset
 from clients.flower.runtime import FlowerRuntime
-from clients.node import Node, NodeParts, join, membership_of
+from clients.joining import join, membership_of
+from clients.node import Node, NodeParts
 from clients.participation import Participation
 from clients.privacy import dp_training  # noqa: F401 - loaded now, as a first round with a short deadline cannot wait
 from clients.privacy.budget import BudgetLedger

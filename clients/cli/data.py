@@ -114,9 +114,9 @@ def checked_against(study: StudyPlan, entry: Dataset) -> dict[str, Any]:
         OperatorError: the file has changed, or a row does not keep the contract; line, column and value are named.
     """
     checked = check_data(load_dataset(entry), study.schema_contract, subject_column=entry.subject_column)
-    used = checked.of_part(study.cohort.part)
+    used = checked.of_part(study.trained_on)
     data = {"dataset": entry.name, "study": study.study_id, **used.summary(study.schema_contract)}
-    return data if study.cohort.part is None else data | {"part": study.cohort.part}
+    return data | {"part": study.trained_on} if study.trained_on else data
 
 
 def checked_text(data: dict[str, Any]) -> str:

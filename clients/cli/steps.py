@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from clients.cli.dialling import host_of
 from clients.comparison import make_sealing_key
 from clients.folder import NodeFolder
-from clients.node import NodeParts, membership_of
+from clients.joining import join, membership_of
+from clients.node import NodeParts
 from clients.privacy.budget import BudgetLedger
 from federation.cli.output import note
 from federation.cli.running import running
@@ -35,8 +36,6 @@ def join_study(opened: NodeFolder, invited: Invitation) -> StudyPlan:
         UnavailableError: the coordinator cannot be reached.
         PeerError: it refuses the invitation, or its plan is another one.
     """
-    from clients.node import join
-
     with host_of(opened, invited.coordinator) as host:
         plan, envelope = join(host, invited)
     opened.blobs.put(envelope)  # the log's first entry names it: with it the replica can be read by itself

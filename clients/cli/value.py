@@ -20,6 +20,7 @@ _SMALL: Final = 5e-7
 """Values below half of the last digit shown count as nothing."""
 
 _HASH_SHOWN: Final = 12
+_NAMES_SHOWN: Final = 14
 
 
 @app.callback()
@@ -59,7 +60,11 @@ def explain(
 @app.command()
 def challenge(
     coalition: Annotated[
-        str, typer.Argument(help="Sites by their short names, joined by commas; - for the round's base model.")
+        str,
+        typer.Argument(
+            help="Sites by their short names, joined by commas; - for the round's base model; drawn:PLACE in a sampled "
+            "table."
+        ),
     ],
     folder: FolderOption,
     round_number: Annotated[int, typer.Option("--round", min=1, help="The round.")],
@@ -129,7 +134,8 @@ def told(data: Mapping[str, Any]) -> str:
     from federation.rules.audit import UTILITY_TOLERANCE
 
     names = data.get("sites", data["coalition"])
-    who = f"with only the updates of {', '.join(names)}" if names else "without any update"
+    shown = ", ".join(names) if len(names) <= _NAMES_SHOWN else f"{len(names)} sites"
+    who = f"with only the updates of {shown}" if names else "without any update"
     logged, recomputed, allowed = data["logged_nats"], data["recomputed_nats"], float(UTILITY_TOLERANCE)
     apart = abs(logged - recomputed)
     meaning = (
@@ -168,9 +174,15 @@ def why(data: Mapping[str, Any]) -> tuple[str, ...]:
         if "cluster" in data:
             steps.append(_clustered(data["cluster"], data["site"]))
         steps.append(_rounds(gains, losses))
-        steps.append(f"All rounds together: {data['value']:+.6f} nats.{_offset(gains, losses)}")
+        panel = data.get("panel")
+        on_set = data["value"] if panel is None else panel["value_on_the_sponsors_set"]["nats"]
+        steps.append(f"All rounds together: {on_set:+.6f} nats.{_offset(gains, losses)}")
+        if panel is not None:
+            steps += panel["sentences"]
         if data["lower_bound"] is not None and data["value"] > _SMALL:
             steps.append(data["lower_bound"]["sentence"])
+        if "sampled" in data:
+            steps.append(data["sampled"]["sentence"])
     steps.append(_payment(data))
     if "fee_microcredits" in data:
         steps.append(f"For taking part, by the rounds that count, it was paid {in_credits(data['fee_microcredits'])}.")
@@ -222,7 +234,8 @@ def _offset(gains: Sequence[Mapping[str, Any]], losses: Sequence[Mapping[str, An
 
 def _payment(data: Mapping[str, Any]) -> str:
     pool, reward = in_credits(data["pool_microcredits"]), in_credits(data["reward_microcredits"])
-    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=data['lower_bound'] is not None)}"
+    bounded, panel = data["lower_bound"] is not None, "panel" in data
+    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=bounded, panel=panel)}"
     match data["outcome"]:
         case "paid":
             return f"That is {share}: of the pool of {pool} it earned {reward}."
@@ -256,6 +269,7 @@ def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
             level += each
         every = max(1, len(values) // (6 if narrow else 15))
         totals = {"study": level} | ({"sure": bound["bound"]} if bound else {})
+        totals |= {"panel": data["value"]} if "panel" in data else {}
         ends = [len(values) + 1 + at * every for at in range(len(totals))]
         axes.bar(ends, list(totals.values()), width=0.72, color=INK, linewidth=0)
         axes.axhline(0, color=INK, linewidth=1)
@@ -268,6 +282,8 @@ def _page(data: Mapping[str, Any], steps: Sequence[str]) -> str:
     described = f"Values of {len(values)} rounds, each added to the ones before, {sum(values):+.6f} nats in the end"
     if bound:
         described += f", of which {bound['bound']:+.6f} are sure"
+    if "panel" in data:
+        described += f"; by the panel {data['value']:+.6f}"
     return render(
         "clients.pages",
         "value.html",

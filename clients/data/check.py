@@ -10,7 +10,7 @@ from typing import Any
 from clients.data.dataset import LoadedFile
 from federation.errors import OperatorError
 from federation.rules.encoding import SubjectBatch, by_subject, feature_names, parse_rows, row_bytes
-from federation.rules.parts import holds
+from federation.rules.parts import EVERYBODY, holds
 from federation.rules.schema import SchemaContract
 
 
@@ -34,9 +34,9 @@ class CheckedData:
     batch: SubjectBatch
     gaps: dict[str, int]
 
-    def of_part(self, part: str | None) -> "CheckedData":
-        """Only the rows of one part of the people (``federation.rules.parts``); None: all."""
-        if part is None:
+    def of_part(self, part: str) -> "CheckedData":
+        """Only the rows of one part of the people (``federation.rules.parts``); empty: all."""
+        if part == EVERYBODY:
             return self
         kept = [subject for subject in self.subjects if holds(part, subject)]
         named = frozenset(kept)

@@ -47,6 +47,7 @@ from federation.rules.events import (
     PartEvent,
     PoissonEvent,
     RepeatedEvent,
+    RestEvent,
     concerning,
     event_bytes,
     event_json,
@@ -372,8 +373,8 @@ def _with_noise(event: DpEvent, factor: Decimal) -> DpEvent:
             return RepeatedEvent(count=count, event=_with_noise(repeated, factor))
         case ComposedEvent(events=parts):
             return ComposedEvent(events=tuple(_with_noise(part, factor) for part in parts))
-        case PartEvent(part=part, event=whole):
-            return PartEvent(part=part, event=_with_noise(whole, factor))
+        case PartEvent(part=part, event=whole) | RestEvent(part=part, event=whole):
+            return type(event)(part=part, event=_with_noise(whole, factor))
 
 
 def _counted(charges: dict[tuple[str, int], Charge]) -> tuple[DpEvent, ...]:

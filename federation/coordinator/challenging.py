@@ -12,10 +12,12 @@ from typing import Any
 from federation.errors import OperatorError
 from federation.export.folding import FoldedLog, fold, open_newest
 from federation.learning.evaluation import committed_utility
-from federation.rules.challenge import NOBODY, Finding, make_challenge, verify_challenge
+from federation.rules import audit
+from federation.rules.challenge import DRAWN, NOBODY, Finding, make_challenge, verify_challenge
 from federation.rules.entries import Entry, RoundOpened, StudyPublished, StudyStarted
 from federation.rules.state import ClosedRound
 from federation.rules.study import open_plan
+from federation.rules.value_sample import coalitions_of, is_sampled
 
 from .source import open_source
 
@@ -38,7 +40,8 @@ def challenge_of(folder: Path, *, coalition: str, round_number: int, study: str 
 
     Args:
         folder: an exported study with its validation rows, or a coordinator's folder.
-        coalition: short names joined by commas; ``-`` is nobody, that is the round's base model.
+        coalition: short names joined by commas; ``-`` is nobody, that is the round's base model; in a sampled table
+            also ``drawn:PLACE``.
         round_number: the round.
         study: which study; None takes the only or the newest one.
 
@@ -62,7 +65,7 @@ def challenge_of(folder: Path, *, coalition: str, round_number: int, study: str 
             remedy='Only a plan with validation.disclosure = "public" has utilities that others can recompute.',
         )
     done = _round(folded, round_number)
-    members = _members(folded, done, coalition)
+    members = _members(folded, done, coalition, source.blobs)
     challenge = make_challenge(
         plan=source.plan,
         signed=open_newest(folded, source.newest, done.entry_index),
@@ -93,8 +96,27 @@ def _round(folded: FoldedLog, number: int) -> ClosedRound:
     return closed[number - 1]
 
 
-def _members(folded: FoldedLog, done: ClosedRound, coalition: str) -> list[str]:
+def _members(folded: FoldedLog, done: ClosedRound, coalition: str, blobs: audit.Blobs) -> list[str]:
     """The did of each member."""
+    if not is_sampled(len(done.admitted)):
+        return _named(folded, done, coalition)
+    table = audit.open_table(done, folded.state, blobs(done.value_table))
+    valuation = folded.state.plan.valuation
+    coalitions = coalitions_of(table, valuation)
+    place = coalition.removeprefix(DRAWN.format(""))
+    if place != coalition and place.isascii() and place.isdigit() and int(place) < len(coalitions):
+        return [did for bit, did in enumerate(table.players) if coalitions[int(place)] >> bit & 1]
+    members = _named(folded, done, coalition) if place == coalition else []
+    mask = sum(1 << bit for bit, did in enumerate(table.players) if did in members)
+    if place != coalition or mask not in coalitions:
+        raise OperatorError(
+            f"{coalition} is none of the {len(coalitions)} coalitions that were drawn for round {done.number}.",
+            remedy=f"Name one of them by its place: {DRAWN.format(0)} to {DRAWN.format(len(coalitions) - 1)}.",
+        )
+    return members
+
+
+def _named(folded: FoldedLog, done: ClosedRound, coalition: str) -> list[str]:
     present = {folded.state.site(did): did for did in done.admitted}
     names = [] if coalition == NOBODY else coalition.split(",")
     for name in names:

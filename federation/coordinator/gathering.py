@@ -3,7 +3,8 @@
 Every institution has a thread of its own, so that a slow line, or one that is held up on purpose, keeps nobody else
 waiting; there are at most as many as the plan has participants. Two updates at a time are read and checked. What
 passed is kept as integers until the round closes: the value table needs all of them at once, so that this is the memory
-that a round takes (at most 14 vectors of 8 MB). What the next process lacks after a restart it reads from the store.
+that a round takes (at most 14 x 2^20 integers of 8 bytes, however many institutions share them). What the next process
+lacks after a restart it reads from the store.
 """
 
 import logging

@@ -8,9 +8,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.documents import Hash
 from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
 from federation.rules.study import PLAN_BYTES_MAX
+from federation.rules.terms import TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Wire
 
 JOIN: Final = "/accord/join/1"
@@ -18,6 +20,9 @@ AGREEMENT: Final = "/accord/agreement/1"
 REVOCATION: Final = "/accord/revocation/1"
 SUBMISSION: Final = "/accord/submission/1"
 """What a party brings to the study's log of its own accord: pledge, accusation, proposal or vote (``submissions``)."""
+SCORES_COMMITMENT: Final = "/accord/scores-commitment/1"
+SCORES: Final = "/accord/scores/1"
+"""A panel member brings its signed commitment, and once commitments are closed the scores themselves."""
 CHECKPOINT: Final = "/accord/checkpoint/1"
 """Asked with nothing, answered with the newest signed checkpoint of the study's log, as a note."""
 COSIGN: Final = "/accord/cosign/1"
@@ -53,7 +58,7 @@ CONSENT_REPLY_BYTES_MAX: Final = 4096
 RELAY_BYTES_MAX: Final = 3 * CONSENT_COSIGN_BYTES_MAX
 SEALED_BYTES_MAX: Final = 4096 + 16
 """A packed sketch of 1,024 places, sealed."""
-OVERLAP_BYTES_MAX: Final = 14 * (2 * SEALED_BYTES_MAX + 256)
+OVERLAP_BYTES_MAX: Final = TABLE_PLAYERS_MAX * (2 * SEALED_BYTES_MAX + 256)
 
 
 class JoinRequest(Wire):
@@ -71,7 +76,7 @@ class CosignRequest(Wire):
     study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     first: Annotated[int, Field(ge=0)]
     entries: Annotated[tuple[EnvelopeText, ...], Field(max_length=COSIGN_ENTRIES_MAX)]
-    checkpoint: Annotated[str, StringConstraints(max_length=8192)] | None = None
+    checkpoint: Annotated[str, StringConstraints(max_length=NOTE_BYTES_MAX)] | None = None
 
 
 class CosignReply(Wire):
@@ -137,7 +142,7 @@ class OverlapRequest(Wire):
     version: Literal[1] = 1
     study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     step: Literal["commit", "show", "report"]
-    sealed: Annotated[dict[Did, SealedText], Field(max_length=13)] | None = None
+    sealed: Annotated[dict[Did, SealedText], Field(max_length=TABLE_PLAYERS_MAX - 1)] | None = None
 
 
 class OverlapReply(Wire):
@@ -146,7 +151,7 @@ class OverlapReply(Wire):
     version: Literal[1] = 1
     kind: Literal["committed", "reported", "declined", "shown"]
     envelope: EnvelopeText | None = None
-    sealed: Annotated[dict[Did, SealedText], Field(max_length=13)] | None = None
+    sealed: Annotated[dict[Did, SealedText], Field(max_length=TABLE_PLAYERS_MAX - 1)] | None = None
 
 
 class RelayRequest(Wire):

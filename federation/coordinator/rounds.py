@@ -176,7 +176,7 @@ class RoundRunner:
         self._grid.set_nodes(PublicKey.from_did(did) for did in current.participants)
         messages = self._strategy.configure_train(current.number, self._strategy.no_arrays(), config, self._grid)
 
-        self._tasks = {message.metadata.message_id: self._party_of(message) for message in messages}
+        self._tasks = {message.metadata.message_id: party for party, message in self._by_party(messages).items()}
 
         def unanswered() -> set[str]:
             now = self._current()
@@ -328,7 +328,7 @@ class RoundRunner:
 
         A node's misbehaviour is logged and ends nothing: the others go on, and at the deadline it has not answered.
         """
-        by_party = {self._party_of(message): message for message in messages}
+        by_party = self._by_party(messages)
         ids = {message.metadata.message_id: party for party, message in by_party.items()}
         pushed: dict[PublicKey, float] = {}
         while not self._stop.is_set() and not until():
@@ -355,10 +355,7 @@ class RoundRunner:
             on_turn()
             time.sleep(_POLL_S)
 
-    def _party_of(self, message: Any) -> PublicKey:
-        wanted = message.metadata.dst_node_id
-        for did in self._history.state.agreements:
-            party = PublicKey.from_did(did)
-            if node_id_of(party) == wanted:
-                return party
-        raise ValueError("a message for nobody in the study")
+    def _by_party(self, messages: Iterable[Any]) -> dict[PublicKey, Any]:
+        """The messages by whom they are for."""
+        parties = {node_id_of(party): party for party in map(PublicKey.from_did, self._history.state.agreements)}
+        return {parties[message.metadata.dst_node_id]: message for message in messages}

@@ -35,6 +35,7 @@ from .answering import answer_to
 from .comparing import Comparing
 from .history import StudyHistory, system_clock
 from .membership import Membership
+from .panel import PanelRunner
 from .pausing import Pause
 from .protocols import (
     AGREEMENT,
@@ -43,6 +44,8 @@ from .protocols import (
     JOIN,
     JOIN_BYTES_MAX,
     REVOCATION,
+    SCORES,
+    SCORES_COMMITMENT,
     SUBMISSION,
     SUBMISSION_BYTES_MAX,
 )
@@ -107,6 +110,7 @@ class StudyService:
         self._submissions = Submissions(parts.history, parts.blobs, parts.exchange)
         self._answer = partial(answer_to, logs=parts.logs)
         self._comparing = Comparing(parts.history, parts.exchange, self._witnessing.gather)
+        self._panel = PanelRunner(parts.history) if plan.valuation.panel else None
         self._rounds = RoundRunner(
             history=parts.history,
             exchange=parts.exchange,
@@ -132,6 +136,9 @@ class StudyService:
         exchange.serve(AGREEMENT, membership.agree, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(REVOCATION, membership.revoke, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(SUBMISSION, self._submissions.handle, max_bytes=SUBMISSION_BYTES_MAX)
+        if self._panel is not None:
+            exchange.serve(SCORES_COMMITMENT, self._panel.commit, max_bytes=DOCUMENT_BYTES_MAX)
+            exchange.serve(SCORES, self._panel.show, max_bytes=DOCUMENT_BYTES_MAX)
         exchange.serve(CHECKPOINT, lambda _peer, _payload: self._history.newest_note(), max_bytes=0)
         serve_blobs(exchange, self._parts.blobs)
         serve_probe(exchange, system_clock)
@@ -292,11 +299,19 @@ class StudyService:
         return {did for did, seen in self._visits.items() if now - seen <= rounds.deadline_s}
 
     def _settle(self, state: StudyState) -> bool:
-        """Settle once a quorum of witnesses has cosigned the last round."""
+        """Settle once a quorum of witnesses has cosigned the last round, and a panel has scored where there is one."""
+        if self._panel is not None and state.panel is not None and not self._panel.done():
+            stepped = self._panel.step()
+            self._cosign(again_s=0 if stepped else _COSIGN_AGAIN_S)
+            return stepped
         if not self._witnessing.final():
             self._cosign(again_s=_COSIGN_AGAIN_S)
             if not self._witnessing.final():
                 return False
+        if self._panel is not None and state.panel is None:
+            self._panel.step()
+            self._cosign(again_s=0)
+            return True
         self._history.append(self._valuer.settlement(state))
         self._cosign(again_s=0)
         return True

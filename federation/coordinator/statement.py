@@ -17,10 +17,11 @@ from federation.rules.aggregation import rule_of
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum
 from federation.rules.documents import ValueTable
 from federation.rules.merkle import inclusion_proof, verify_inclusion
-from federation.rules.rewards import pay
+from federation.rules.panel_statements import PanelView, by_panel
 from federation.rules.state import StudyState
-from federation.rules.statements import Statement, statement, whole_of, with_fee
+from federation.rules.statements import Statement, statement, whole_of, with_fee, with_sampling
 from federation.rules.study import open_plan
+from federation.rules.value_sample import redraw
 
 from .source import open_source
 
@@ -98,22 +99,64 @@ def _statement(state: StudyState, settlement: Settlement, tables: Mapping[int, V
     for number, table in tables.items():
         values[number] = {state.site(did): value for did, value in audit.round_values(state, table).items()}
     reward, errors = state.plan.reward, audit.standard_errors(settlement.body.payments)
-    amounts = audit.payable(state, audit.values(state, list(tables.values())), errors)
-    by_site = {state.site(did): amount for did, amount in amounts.items()}
+    worth = audit.values(state, list(tables.values()))
+    payments = audit.shares_paid(state, worth, errors)
     written = statement(
         study=state.study,
         site=site,
         account=f"institution:{site}",
         round_values=values,
-        payments=pay(by_site, reward.pool_microcredits, reward.minimum_share),
+        payments=payments,
         minimum_share=reward.minimum_share,
         method=method,
         errors={state.site(did): Fraction(error, audit.UTILITY_UNIT) for did, error in errors.items()},
         z=reward.z,
     )
+    written = _told_sampling(written, state, tables, site)
+    if state.plan.valuation.panel is not None:
+        view = _panel_view(state, site, written.value)
+        written = by_panel(written, view, payments, reward.minimum_share)
     fees = {state.site(did): fee for did, fee in (reward.fees or {}).items()}
     paid = {each.site: each.fee or 0 for each in state.payments}
     return with_fee(written, paid[site], fees[site]) if fees else written
+
+
+def _told_sampling(written: Statement, state: StudyState, tables: Mapping[int, ValueTable], site: str) -> Statement:
+    """The statement with how sure its estimates are, where rounds of the site were sampled."""
+    did = next(did for did in state.weights if state.site(did) == site)
+    widths = {
+        number: Fraction(redraw(table, state.plan.valuation).values.half_widths[table.players.index(did)])
+        for number, table in tables.items()
+        if table.seed is not None and did in table.players
+    }
+    sampling = state.plan.valuation.sampling
+    if sampling is None or not widths:
+        return written
+    return with_sampling(
+        written, {number: width / audit.UTILITY_UNIT for number, width in widths.items()}, sampling.confidence
+    )
+
+
+def _panel_view(state: StudyState, site: str, set_value: Fraction) -> PanelView:
+    """What the panel said of a site."""
+    terms, panel, found = state.plan.valuation.panel, state.panel, audit.panel_scores(state)
+    if terms is None or panel is None:
+        raise ValueError("the study has no panel")
+    did = next(did for did in state.weights if state.site(did) == site)
+    shown = {member: dict(zip(each.players, each.values, strict=True)) for member, each in panel.shown.items()}
+    return PanelView(
+        scores={
+            state.site(member): Fraction(numbers[did], audit.UTILITY_UNIT)
+            for member, numbers in shown.items()
+            if member != did
+        },
+        absent=tuple(sorted(state.site(member) for member in set(panel.members) - set(shown))),
+        quorum=terms.quorum,
+        counted=len(shown) >= terms.quorum,
+        value=found.values[did],
+        whole=found.wholes[did],
+        set_value=set_value,
+    )
 
 
 def _rounds(written: Statement, state: StudyState) -> list[dict[str, Any]]:
@@ -170,11 +213,15 @@ def _text(data: Mapping[str, Any]) -> str:
     )
     aggregation = data["aggregation"]
     rerun = f"  rule       {aggregation['rule']}, which is not linear: it was run anew for every group of sites"
-    bound = data["lower_bound"]
-    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=bound is not None)}"
+    bound, panel = data["lower_bound"], data.get("panel")
+    share = f"{data['share']:.2%} of {whole_of(data['method'], bounded=bound is not None, panel=panel is not None)}"
     worth = [f"  study      {data['value']:+.6f}   {share}"]
     if bound is not None:
         worth = [f"  study      {data['value']:+.6f}", f"  sure       {bound['bound']:+.6f}   {share}"]
+    if panel is not None:
+        worth = [f"  set        {panel['value_on_the_sponsors_set']['nats']:+.6f}   (nobody is paid by it)"]
+        worth += [f"  scored by  {name}: {number['nats']:+.6f}" for name, number in panel["scores"].items()]
+        worth += [f"  panel      {data['value']:+.6f}   {share}"]
     return "\n".join(
         [
             f"Statement for {data['site']} in {data['study']}",

@@ -9,7 +9,7 @@ from federation.rules.cohorts import round_ms
 from federation.rules.comparing import waits_for
 from federation.rules.instant import format_instant
 from federation.rules.stakes import stakes_due
-from federation.rules.state import RoundState, StudyState
+from federation.rules.state import PanelState, RoundState, StudyState
 
 from .history import StudyHistory
 from .pausing import Pause
@@ -30,7 +30,7 @@ def phase(state: StudyState, pause: Pause | None = None) -> str:
     if state.round is not None:
         return "training" if state.round.phase == "open" else "collecting updates"
     if state.complete:
-        return "settling"
+        return "settling" if state.panel is None else "scoring"
     return "between rounds" if pause is None else "paused"
 
 
@@ -86,6 +86,8 @@ def awaited(
         return [_item("coordinator", f"writing into the log that the study is {pause}")]
     if pause is not None and not state.complete:
         return [_item("coordinator", f"the study to go on (`accord study resume`; {pause})")]
+    if state.panel is not None and state.panel.awaited and not state.settled:
+        return _scores(state, state.panel, there)
     return _cosignatures(history, there) if state.complete else _connections(state, there | set(seen))
 
 
@@ -148,6 +150,13 @@ def _answers(state: StudyState, current: RoundState, there: set[str]) -> list[di
         due = [did for did in current.commitments if did not in {*current.admitted, *current.rejected}]
         what = f"showing its update of round {current.number}"
     return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in sorted(due, key=state.site)]
+
+
+def _scores(state: StudyState, panel: PanelState, there: set[str]) -> list[dict[str, str]]:
+    """Who still owes the panel something; it goes on without them at its deadline."""
+    what = "showing its scores" if panel.closed else "its commitment to its scores"
+    what += f", until {format_instant(panel.deadline)}"
+    return [_item(state.site(did), what + ("" if did in there else _AWAY)) for did in panel.awaited]
 
 
 def _cosignatures(history: StudyHistory, there: set[str]) -> list[dict[str, str]]:

@@ -5,9 +5,9 @@ climb on the sponsor's set. They are kept sealed, and open at the settlement.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from federation.learning.evaluation import coalition_utilities
+from federation.learning.evaluation import coalition_utilities, utilities_of
 from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.aggregation import Rule
@@ -17,6 +17,7 @@ from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import StudySettled
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan
+from federation.rules.value_sample import draw, is_sampled, seed_of
 from federation.storage.blobs import BlobStore
 
 SALT_BYTES = 32
@@ -57,28 +58,26 @@ class Valuer:
         if state.round is None:
             raise ValueError("no round is in progress")
         players = tuple(sorted(updates))
-        utilities = list(
-            coalition_utilities(
-                base,
-                updates,
-                state.weights,
-                players,
-                self._validation,
-                self._plan.valuation.loss_bound,
-                rule,
-                self._plan.model,
-            )
-        )
-        before = self._utility_before(state)
-        if before is not None:
-            # One model has one utility: floating point may differ in the last bit between two batches.
-            utilities[0] = before
+        scoring = (self._validation, self._plan.valuation.loss_bound, rule, self._plan.model)
+        seed = None
+        if is_sampled(len(players)):
+            seed = seed_of(state.study, state.round.number, state.round.commitments)
+
+            def ask(coalitions: Sequence[int]) -> tuple[int, ...]:
+                found = utilities_of(coalitions, base, updates, state.weights, players, *scoring)
+                return (self._utility_before(state, found[0]), *found[1:]) if coalitions[0] == 0 else found
+
+            utilities = draw(len(players), ask, self._plan.valuation, seed).utilities
+        else:
+            utilities = coalition_utilities(base, updates, state.weights, players, *scoring)
+            utilities = (self._utility_before(state, utilities[0]), *utilities[1:])
         table = ValueTable(
             study=state.study,
             round=state.round.number,
             players=players,
-            utilities=tuple(utilities),
+            utilities=utilities,
             salt=secrets.token_hex(SALT_BYTES),
+            seed=seed,
         )
         return self._sealed.put(table.to_payload())
 
@@ -90,16 +89,17 @@ class Valuer:
             tables.append(audit.open_table(done, state, data))
         errors = None
         if self._plan.reward.z is not None:
-            errors = study_errors(state, self._validation, self._blobs.get)
+            errors = study_errors(state, tables, self._validation, self._blobs.get)
         settled = audit.settlement(state, tables, errors)
         for done in state.closed:
             if self._blobs.put(self._sealed.get(done.value_table)) != done.value_table:
                 raise ValueError("a sealed table changed")
         return settled
 
-    def _utility_before(self, state: StudyState) -> int | None:
+    def _utility_before(self, state: StudyState, found: int) -> int:
+        """The base model's utility as the table before has it: floating point may differ in the last bit."""
         if not state.closed:
-            return None
+            return found
         done = state.closed[-1]
         data = self._sealed.get(done.value_table)
         if sha256_hex(data) != done.value_table:

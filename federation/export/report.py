@@ -43,6 +43,7 @@ class VerificationReport:
         references_recomputed: how many references were recomputed from the disclosed root set; None where there are
             none or the set is sealed.
         method: the plan's ``valuation.method``.
+        sampled: in how many rounds values are estimates from sampled coalitions.
         settled: whether values and payments were verified.
         values: site -> value in nats over the study, exact.
         rewards: site -> micro-credits, its fee included.
@@ -51,6 +52,7 @@ class VerificationReport:
         ledger: ``minted``, ``escrow``, ``burned``, ``balances``.
         utilities_recomputed: how many coalition utilities were recomputed from the disclosed validation rows; None
             where the rows are sealed.
+        scored_by: the sites that showed scores, where institutions score each other; None where they do not.
         files: how many files were covered, with the manifest.
         size_bytes: their length together.
     """
@@ -70,6 +72,7 @@ class VerificationReport:
     linear: bool
     references_recomputed: int | None
     method: str
+    sampled: int
     settled: bool
     values: dict[str, Fraction]
     rewards: dict[str, int]
@@ -77,6 +80,7 @@ class VerificationReport:
     errors: dict[str, Fraction]
     ledger: dict[str, Any]
     utilities_recomputed: int | None
+    scored_by: tuple[str, ...] | None
     files: int
     size_bytes: int
 
@@ -131,10 +135,12 @@ class VerificationReport:
             ],
             "aggregation": {"rule": self.aggregation, "linear": self.linear, **self._references_json()},
             "method": self.method,
+            "sampled_rounds": self.sampled,
             "settled": self.settled,
             "values": {site: {"exact": str(value), "value": float(value)} for site, value in self.values.items()},
             "rewards": dict(self.rewards),
             "lower_bound": None if self.z is None else self._bounds(self.z),
+            **({} if self.scored_by is None else {"scored_by": list(self.scored_by)}),
             "ledger": self.ledger,
             "utilities_recomputed": self.utilities_recomputed,
             "files": self.files,
@@ -162,7 +168,11 @@ class VerificationReport:
             lines.append(f"  references   {self._references()}")
         if self.settled:
             named = "Shapley values" if self.method == "shapley" else f"values ({self.method})"
-            lines.append(f"  values       {named} and payments recomputed from the published tables")
+            drawn = f" (estimates in {self.sampled} rounds, from samples drawn anew)" if self.sampled else ""
+            source = "the published tables" if self.scored_by is None else "the scores that the panel showed"
+            lines.append(f"  values       {named}{drawn} and payments recomputed from {source}")
+            if self.scored_by is not None:
+                lines.append(f"  scored by    {', '.join(self.scored_by) or 'nobody'}: their word for their own people")
             lines.append(f"  utilities    {self._utilities()}")
             if self.z is not None:
                 lines.append(f"  certainty    {self._certainty(self.z)}")

@@ -38,12 +38,12 @@ from federation.export.layout import (
 from federation.export.manifest import Manifest, check_manifest
 from federation.export.references import check_references, shows_root
 from federation.export.report import VerificationReport, VerifiedRound
-from federation.learning.evaluation import coalition_utilities, committed_utility
+from federation.learning.evaluation import committed_utility, utilities_of
 from federation.learning.uncertainty import study_errors
 from federation.rules import audit
 from federation.rules.aggregation import rule_of
 from federation.rules.canonical import sha256_hex
-from federation.rules.challenge import NOBODY
+from federation.rules.challenge import DRAWN, NOBODY
 from federation.rules.checkpoint import SignedCheckpoint, finality_quorum, open_checkpoint
 from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
@@ -53,6 +53,7 @@ from federation.rules.merkle import inclusion_proof, root, verify_inclusion
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.succession import signers_of
 from federation.rules.validation import read_validation
+from federation.rules.value_sample import coalitions_of
 
 
 def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
@@ -105,6 +106,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         linear=rule_of(plan).linear,
         references_recomputed=check_references(files, state, blobs),
         method=plan.valuation.method,
+        sampled=sum(table.seed is not None for table in tables),
         settled=state.settled,
         values={state.site(did): value for did, value in audit.values(state, tables).items()} if state.settled else {},
         rewards={payment.site: payment.total for payment in state.payments},
@@ -115,6 +117,7 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
         },
         ledger=state.ledger.to_json(),
         utilities_recomputed=utilities,
+        scored_by=_scored_by(state),
         files=len(files.sizes),
         size_bytes=sum(files.sizes.values()),
     )
@@ -128,6 +131,13 @@ def _verified_round(state: StudyState, done: ClosedRound) -> VerifiedRound:
         refused={state.site(did): reason for did, reason in sorted(done.refused.items())},
         model=done.model,
     )
+
+
+def _scored_by(state: StudyState) -> tuple[str, ...] | None:
+    if state.plan.valuation.panel is None:
+        return None
+    shown = state.panel.shown if state.panel is not None else {}
+    return tuple(sorted(map(state.site, shown)))
 
 
 def _entries(files: ExportFolder) -> list[bytes]:
@@ -276,7 +286,7 @@ def _check_with_rows(
     if batch is None:
         return None
     count = _check_utilities(files, folded, tables, blobs, batch)
-    _check_errors(folded, blobs, batch)
+    _check_errors(folded, tables, blobs, batch)
     return count
 
 
@@ -287,7 +297,9 @@ def _check_utilities(
     state, count = folded.state, 0
     for done, table in zip(state.closed, tables, strict=True):
         base, updates = audit.round_vectors(done, state, blobs)
-        own = coalition_utilities(
+        coalitions = coalitions_of(table, state.plan.valuation)
+        own = utilities_of(
+            coalitions,
             base,
             updates,
             state.weights,
@@ -297,12 +309,12 @@ def _check_utilities(
             audit.round_rule(done, state, blobs),
             state.plan.model,
         )
-        for mask, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
+        for place, (committed, recomputed) in enumerate(zip(table.utilities, own, strict=True)):
             if not audit.same_utility(committed, recomputed):
-                members = [did for place, did in enumerate(table.players) if mask >> place & 1]
-                coalition = ",".join(state.site(did) for did in members) or NOBODY
+                named = [state.site(did) for bit, did in enumerate(table.players) if coalitions[place] >> bit & 1]
+                coalition = DRAWN.format(place) if table.seed else ",".join(named) or NOBODY
                 raise PeerError(
-                    f"{blob_path(done.value_table)}: the utility of coalition {mask} in round {done.number} is "
+                    f"{blob_path(done.value_table)}: the utility of coalition {place} in round {done.number} is "
                     f"{committed}, the rows give {recomputed} (in units of 2^-40).",
                     remedy="Keep the export as evidence: the coordinator committed to a false utility. To write "
                     f"a proof for anybody: accord value challenge {coalition} --dir {shlex.quote(str(files.root))} "
@@ -312,12 +324,12 @@ def _check_utilities(
     return count
 
 
-def _check_errors(folded: FoldedLog, blobs: audit.Blobs, batch: SubjectBatch) -> None:
+def _check_errors(folded: FoldedLog, tables: list[ValueTable], blobs: audit.Blobs, batch: SubjectBatch) -> None:
     """Recompute the standard errors, where the plan pays by lower bounds."""
     state, settlement = folded.state, folded.settlement
     if settlement is None or state.plan.reward.z is None:
         return
-    own, committed = study_errors(state, batch, blobs), audit.standard_errors(settlement.body.payments)
+    own, committed = study_errors(state, tables, batch, blobs), audit.standard_errors(settlement.body.payments)
     for did, error in committed.items():
         if not audit.same_utility(error, own[did]):
             raise PeerError(

@@ -14,13 +14,14 @@ from typing import Final
 
 import numpy as np
 
-from federation.errors import OperatorError
+from federation.errors import OperatorError, PeerError
 from federation.learning import loss_products
 from federation.learning.models import batched_logits
 from federation.rules.aggregation import WEIGHTED_MEAN, Coalitions, Rule
 from federation.rules.encoding import SubjectBatch
 from federation.rules.families import LOGISTIC, Model, widest
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
+from federation.rules.terms import TABLE_PLAYERS_MAX
 
 UTILITY_BITS: Final = 40
 
@@ -81,13 +82,33 @@ def coalition_utilities(
         OperatorError: the set is empty.
         PeerError: an update does not fit the model or the study.
     """
-    count, coalitions = 1 << len(players), Coalitions(base, updates, weights, players, rule)
+    if len(players) > TABLE_PLAYERS_MAX:
+        raise PeerError(
+            f"{len(players)} players have no table of all coalitions; at most {TABLE_PLAYERS_MAX} different ones do.",
+            remedy="Values of more players are sampled.",
+        )
+    return utilities_of(range(1 << len(players)), base, updates, weights, players, batch, loss_bound, rule, model)
+
+
+def utilities_of(
+    coalitions: Sequence[int],
+    base: Integers,
+    updates: Mapping[str, Integers],
+    weights: Mapping[str, int],
+    players: Sequence[str],
+    batch: SubjectBatch,
+    loss_bound: Decimal,
+    rule: Rule = WEIGHTED_MEAN,
+    model: Model = LOGISTIC,
+) -> tuple[int, ...]:
+    """As :func:`coalition_utilities`, of these coalitions (bitmasks), of any number of players; in their order."""
+    made = Coalitions(base, updates, weights, players, rule)
     quick = loss_products.serves(batch, loss_bound, model)
     ready = loss_products.LossProducts(batch, loss_bound, model) if quick else None
     block = loss_products.models_at_once(base.size, batch, model) if quick else models_at_once(batch, model)
     result: list[int] = []
-    for start in range(0, count, block):
-        models = from_fixed(coalitions.models(start, min(count, start + block)))
+    for start in range(0, len(coalitions), block):
+        models = from_fixed(made.models(coalitions[start : start + block]))
         if ready is None:
             values = utilities(models, batch, loss_bound, model)
         else:

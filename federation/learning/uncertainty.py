@@ -1,6 +1,7 @@
 """How sure a value is: the standard error that a plan with ``pay = "lower-bound"`` takes off.
 
-Two things could have come out otherwise, and neither is a site's merit:
+Two things could have come out otherwise, and neither is a site's merit (and a third where a round's table is a sample:
+which coalitions were drawn; the variance of its estimate is added):
 
 - **who is in the validation set**: a value is a mean over its subjects of what each gained, summed over the rounds. A
   bootstrap of a mean needs no drawing: its standard error is known (Efron and Tibshirani 1993, section 5.3). Subjects
@@ -19,6 +20,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from math import comb
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -27,13 +29,17 @@ from federation.learning.evaluation import UTILITY_BITS, models_at_once, subject
 from federation.rules import audit
 from federation.rules.aggregation import Coalitions, aggregate, rule_of
 from federation.rules.canonical import tagged_hash
-from federation.rules.clusters import Groups, Quotient, quotient
+from federation.rules.clusters import Groups, Quotient, blocks, quotient
+from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
 from federation.rules.entries import STANDARD_ERROR_MAX
 from federation.rules.fixedpoint import Floats, Integers, from_fixed
+from federation.rules.orders import HashedOrders
+from federation.rules.sampled_values import antithetic_factors
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan
 from federation.rules.valuation import size_shares
+from federation.rules.value_sample import redraw
 
 DIRECTIONS: Final = 128
 """Random directions in which a round's slope is measured: its mean square is then known to an eighth (sqrt(2/128))."""
@@ -45,15 +51,24 @@ Round = tuple[Integers, Mapping[str, Integers]]
 """The base model, int64 [P], and the admitted updates: site -> int64 [P]."""
 
 
-def study_errors(state: StudyState, batch: SubjectBatch, blobs: audit.Blobs) -> dict[str, int]:
+def study_errors(
+    state: StudyState, tables: Sequence[ValueTable], batch: SubjectBatch, blobs: audit.Blobs
+) -> dict[str, int]:
     """The standard error of every party's value over a complete study, in 2^-40 nats.
+
+    Args:
+        state: the study.
+        tables: of its closed rounds.
+        batch: the validation set, by subject.
+        blobs: models and updates.
 
     Raises:
         PeerError: a blob is missing or altered.
     """
     rounds = (audit.round_vectors(done, state, blobs) for done in state.closed)
-    clusters = state.overlap.clusters
-    return standard_errors(rounds, state.weights, batch, state.plan, seed=seed_of(state), clusters=clusters)
+    sampled = {place: table for place, table in enumerate(tables) if table.seed is not None}
+    clusters, seed = state.overlap.clusters, seed_of(state)
+    return standard_errors(rounds, state.weights, batch, state.plan, seed=seed, clusters=clusters, sampled=sampled)
 
 
 def seed_of(state: StudyState) -> bytes:
@@ -75,6 +90,7 @@ def standard_errors(
     *,
     seed: bytes,
     clusters: Groups = (),
+    sampled: Mapping[int, ValueTable] = MappingProxyType({}),
 ) -> dict[str, int]:
     """The standard error of each site's value over these rounds, in 2^-40 nats.
 
@@ -85,31 +101,35 @@ def standard_errors(
         plan: model, rule of aggregation, method of valuation.
         seed: of the directions (:func:`seed_of`).
         clusters: who counts as one institution: each has its part of the error of their value together.
+        sampled: place in ``rounds``, from 0 -> the round's table, where that is a sampled one.
 
     Raises:
         OperatorError: the set is empty.
         PeerError: an update does not fit the model or the study.
     """
     gained = {site: np.zeros(len(batch.subjects)) for site in sorted(weights)}
-    noise = dict.fromkeys(gained, 0.0)
+    chance = dict.fromkeys(gained, 0.0)
     for number, (base, updates) in enumerate(rounds):
         players = sorted(updates)
         if not players:
             continue
-        game = quotient(players, clusters, weights)
-        for site, gains in zip(players, _gains(base, updates, weights, game, batch, plan), strict=True):
-            gained[site] += gains
+        made, factors, variances = _weighed(players, sampled.get(number), clusters, weights, plan)
+        gains = _gains(base, updates, weights, players, made, factors, batch, plan)
+        for site, own, variance in zip(players, gains, variances, strict=True):
+            gained[site] += own
+            chance[site] += variance
         slope = _mean_square_slope(base, updates, weights, batch, plan, tagged_hash("round", seed, b"%d" % number))
         parts = _parts(weights, players, linear=rule_of(plan).linear)
-        drawn = [float(parts[site] * np.linalg.norm(from_fixed(updates[site]))) ** 2 for site in players]
-        for place, site in enumerate(players):
-            together = sum(drawn[other] for other in game.blocks[game.block_of(place)])
-            noise[site] += float(game.shares[place]) ** 2 * together * slope
-    errors = {site: math.sqrt(_variance_of_mean(gained[site], batch) + noise[site]) for site in gained}
+        drawn = {site: float(parts[site] * np.linalg.norm(from_fixed(updates[site]))) ** 2 for site in players}
+        for group in blocks(players, clusters):
+            together, whole = sum(drawn[site] for site in group), sum(weights[site] for site in group)
+            for site in group:
+                chance[site] += (weights[site] / whole) ** 2 * together * slope
+    errors = {site: math.sqrt(_variance_of_mean(gained[site], batch) + chance[site]) for site in gained}
     return {site: min(round(error * (1 << UTILITY_BITS)), STANDARD_ERROR_MAX) for site, error in errors.items()}
 
 
-def _gains(
+def subject_gains(
     base: Integers,
     updates: Mapping[str, Integers],
     weights: Mapping[str, int],
@@ -117,20 +137,64 @@ def _gains(
     batch: SubjectBatch,
     plan: StudyPlan,
 ) -> Floats:
-    """What each player's presence was worth for each subject: float64 [N, S]; a player's mean is its value."""
-    players = game.players
-    count, rule = 1 << len(players), rule_of(plan)
-    factors = _factors_of(game, plan.valuation.method)
+    """What each player's presence was worth for each subject in one round; a player's mean is its value there.
+
+    Args:
+        base: int64 [P].
+        updates: site -> int64 [P].
+        weights: site -> weight, all sites of the study.
+        game: of at most 14 sites of ``updates``, and who of them counts as one.
+        batch: S subjects, at least one.
+        plan: model, rule of aggregation, method of valuation.
+
+    Returns:
+        float64 [N, S], nats.
+
+    Raises:
+        OperatorError, PeerError: as :func:`federation.learning.evaluation.utility`.
+    """
+    everybody, factors = range(1 << len(game.players)), _factors_of(game, plan.valuation.method)
+    return _gains(base, updates, weights, game.players, everybody, factors, batch, plan)
+
+
+def _gains(
+    base: Integers,
+    updates: Mapping[str, Integers],
+    weights: Mapping[str, int],
+    players: Sequence[str],
+    coalitions: Sequence[int],
+    factors: Floats,
+    batch: SubjectBatch,
+    plan: StudyPlan,
+) -> Floats:
+    """As :func:`subject_gains`, of these coalitions (bit masks), each with its factor in each player's value [N, C]."""
     block = models_at_once(batch, plan.model)
     result: Floats = np.zeros((len(players), len(batch.subjects)))
-    coalitions = Coalitions(base, updates, weights, players, rule)
-    for start in range(0, count, block):
-        stop = min(count, start + block)
-        models = coalitions.models(start, stop)
-        result += factors[:, start:stop] @ subject_utilities(
+    made = Coalitions(base, updates, weights, players, rule_of(plan))
+    for start in range(0, len(coalitions), block):
+        models = made.models(coalitions[start : start + block])
+        result += factors[:, start : start + block] @ subject_utilities(
             from_fixed(models), batch, plan.valuation.loss_bound, plan.model
         )
     return result
+
+
+def _weighed(
+    players: Sequence[str],
+    table: ValueTable | None,
+    clusters: Groups,
+    weights: Mapping[str, int],
+    plan: StudyPlan,
+) -> tuple[Sequence[int], Floats, list[float]]:
+    """The coalitions of a round, their weights in each player's value, and the variance of its estimate in nats^2."""
+    count = len(players)
+    if table is None:
+        game = quotient(players, clusters, weights)
+        return range(1 << count), _factors_of(game, plan.valuation.method), [0.0] * count
+    sample = redraw(table, plan.valuation)
+    orders = HashedOrders(bytes.fromhex(table.seed or ""))
+    factors = antithetic_factors(sample.coalitions, count, orders, sample.values.samples)
+    return sample.coalitions, factors, [float(each) / 4.0**UTILITY_BITS for each in sample.values.variances]
 
 
 def _factors_of(game: Quotient, method: str) -> Floats:

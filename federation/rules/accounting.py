@@ -9,7 +9,7 @@ never used: it reports too little.
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from federation.rules.events import (
     PartEvent,
     PoissonEvent,
     RepeatedEvent,
+    RestEvent,
     WholeEvent,
     event_json,
     mechanisms,
@@ -66,8 +67,24 @@ def count_event(plan: StudyPlan) -> dict[str, Any]:
     return event_json(_on_its_people(plan, _count_event(plan)))
 
 
+def scores_event(plan: StudyPlan) -> dict[str, Any]:
+    """What it costs the people whom an institution of a panel holds back that it scores on them, once.
+
+    They are in no round, and whoever is in a round is not scored on: a person loses the one or the other, each within
+    the plan's epsilon.
+
+    Raises:
+        ValueError: the plan has no panel (a mistake of the caller).
+        PrivacyError: as :func:`derive_noise_multiplier`.
+    """
+    if plan.valuation.panel is None:
+        raise ValueError("a plan without a panel has no scores")
+    event = GaussianEvent(noise_multiplier=derive_scores_noise(plan))
+    return event_json(PartEvent(part=plan.valuation.panel.held_out, event=event))
+
+
 def study_event(plan: StudyPlan) -> dict[str, Any]:
-    """What the whole study costs: every round of the plan.
+    """What the whole study costs whoever is trained on: every round of the plan.
 
     Raises:
         PrivacyError: as :func:`round_event`.
@@ -98,6 +115,17 @@ def derive_noise_multiplier(plan: StudyPlan) -> Decimal:
             the plan's epsilon; the remedy names an order that can serve.
     """
     return _smallest_noise(_terms(plan, plan.privacy.order))
+
+
+def derive_scores_noise(plan: StudyPlan) -> Decimal:
+    """The smallest noise multiplier with which one release of a panel's scores keeps the plan's epsilon, at least 2.
+
+    Raises:
+        PrivacyError: as :func:`derive_noise_multiplier`.
+    """
+    derive_noise_multiplier(plan)  # refuses an order and epsilon that no noise fits
+    privacy = plan.privacy
+    return _scores_noise(privacy.epsilon, privacy.delta, privacy.order)
 
 
 def best_order(plan: StudyPlan) -> int:
@@ -206,12 +234,24 @@ def _smallest_noise(terms: _Terms) -> Decimal:
             f"at delta {terms.delta} and order {terms.order}.",
             remedy=remedy,
         )
+    return _smallest(terms.holds)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scores_noise(epsilon_max: Decimal, delta: Decimal, order: int) -> Decimal:
+    return _smallest(
+        lambda noise: _filter_epsilon(Counter({(Decimal(1), noise): 1}), delta=delta, order=order) <= float(epsilon_max)
+    )
+
+
+def _smallest(holds: Callable[[Decimal], bool]) -> Decimal:
+    """The smallest noise multiplier from 2 on that holds, by bisection; the largest one does."""
     low, high = int(NOISE_MULTIPLIER_MIN / QUANTUM), int(NOISE_MULTIPLIER_MAX / QUANTUM)
-    if terms.holds(low * QUANTUM):
+    if holds(low * QUANTUM):
         return low * QUANTUM
     while high - low > 1:
         middle = (low + high) // 2
-        if terms.holds(middle * QUANTUM):
+        if holds(middle * QUANTUM):
             high = middle
         else:
             low = middle
@@ -219,6 +259,8 @@ def _smallest_noise(terms: _Terms) -> Decimal:
 
 
 def _on_its_people(plan: StudyPlan, event: WholeEvent) -> DpEvent:
+    if plan.valuation.panel is not None:
+        return RestEvent(part=plan.valuation.panel.held_out, event=event)
     return event if plan.cohort.part is None else PartEvent(part=plan.cohort.part, event=event)
 
 

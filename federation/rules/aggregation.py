@@ -27,8 +27,8 @@ from federation.rules.fixedpoint import SCALE, Floats, Integers, in_range
 from federation.rules.lattice_sums import INT64_SAFE, divide_half_even, magnitude, squared_length, weighted_mean
 from federation.rules.robust import LOCATIONS, Gathered, trust_anchored
 from federation.rules.study import StudyPlan
+from federation.rules.terms import TABLE_PLAYERS_MAX as PLAYERS_MAX
 
-PLAYERS_MAX: Final = 14
 _BLOCK: Final = 1 << 15
 """Numbers worked on at a time: 256 KiB, which a core's own cache holds."""
 _FLOAT_EXACT: Final = 1 << 52
@@ -169,21 +169,24 @@ def coalition_models(
     Raises:
         PeerError: as :func:`aggregate`; also too many players, or one named twice.
     """
-    return Coalitions(base, updates, weights, players, rule).models(start, stop)
+    if len(players) > PLAYERS_MAX:
+        raise _refused(f"{len(players)} players; at most {PLAYERS_MAX} different ones have an exact table")
+    coalitions = range(start, (1 << len(players)) if stop is None else stop)
+    return Coalitions(base, updates, weights, players, rule).models(coalitions)
 
 
 class Coalitions:
-    """A round's updates made ready, for :func:`coalition_models` block by block.
+    """A round's updates made ready, for the models of any of its coalitions, block by block.
 
     Args:
         base: int64 [P].
         updates: as for :func:`coalition_models`.
         weights: site -> positive integer, every site of the study.
-        players: at most 14.
+        players: of any number.
         rule: the plan's.
 
     Raises:
-        PeerError: as :func:`coalition_models`.
+        PeerError: as :func:`aggregate`; also a player named twice.
     """
 
     def __init__(
@@ -194,16 +197,18 @@ class Coalitions:
         players: Sequence[str],
         rule: Rule = WEIGHTED_MEAN,
     ) -> None:
-        if len(players) > PLAYERS_MAX or len(set(players)) != len(players):
-            raise _refused(f"{len(players)} players; at most {PLAYERS_MAX} different ones have an exact table")
+        if len(set(players)) != len(players):
+            raise _refused(f"{len(players)} players are named, and one of them twice")
         self._count = len(players)
         ready = _Summed if rule.linear else _Located
         self._ready: _Summed | _Located = ready(base, updates, weights, players, rule)
 
-    def models(self, start: int = 0, stop: int | None = None) -> Integers:
-        """The models of coalitions ``start`` to ``stop``, one past the last: int64 [stop - start, P]."""
-        coalitions = np.arange(start, (1 << self._count) if stop is None else stop, dtype=np.int64)
-        return self._ready.models((coalitions[:, None] >> np.arange(self._count, dtype=np.int64)) & 1)
+    def models(self, coalitions: Sequence[int]) -> Integers:
+        """The models of these coalitions (bitmasks), in their order: int64 [C, P]."""
+        width = -(-self._count // 8)
+        packed = np.frombuffer(b"".join(each.to_bytes(width, "little") for each in coalitions), np.uint8)
+        members = np.unpackbits(packed.reshape(len(coalitions), width), axis=1, count=self._count, bitorder="little")
+        return self._ready.models(members.astype(np.int64))
 
 
 def norm_within(update: Integers, bound: Decimal) -> bool:

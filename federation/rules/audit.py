@@ -17,12 +17,15 @@ from federation.rules.admission import check_arrays, parameter_count
 from federation.rules.aggregation import Rule, aggregate, norm_within, rule_of
 from federation.rules.canonical import sha256_hex
 from federation.rules.clusters import quotient
-from federation.rules.documents import DOCUMENT_BYTES_MAX, ValueTable
+from federation.rules.documents import TABLE_BYTES_MAX, ValueTable
 from federation.rules.entries import Payment, StudySettled
+from federation.rules.panel import Scored, pay_shares, score
 from federation.rules.payouts import fees_due
-from federation.rules.rewards import lower_bounds, pay
+from federation.rules.rewards import Payments, lower_bounds, pay
 from federation.rules.state import ClosedRound, StudyState
 from federation.rules.study import read
+from federation.rules.terms import Valuation
+from federation.rules.value_sample import is_sampled, redraw, seed_of, values_of
 from federation.rules.vectors import pack_vector, unpack_vector
 
 Vector = np.ndarray[Any, np.dtype[np.int64]]
@@ -88,11 +91,26 @@ def open_table(done: ClosedRound, state: StudyState, data: bytes) -> ValueTable:
     Raises:
         PeerError: other bytes than were committed, or a table of another round or of other players.
     """
-    return read_table(data, name=done.value_table, study=state.study, number=done.number, players=done.admitted)
+    table = read_table(
+        data,
+        name=done.value_table,
+        study=state.study,
+        number=done.number,
+        players=done.admitted,
+        valuation=state.plan.valuation,
+    )
+    if table.seed not in (None, seed_of(state.study, done.number, done.commitments)):
+        raise PeerError(
+            f"the value table of round {done.number} is of another sample than the log asks for.",
+            remedy="Keep the log as evidence: the coordinator chose its own sample.",
+        )
+    return table
 
 
-def read_table(data: bytes, *, name: str, study: str, number: int, players: Collection[str]) -> ValueTable:
-    """As :func:`open_table`, of a round that is known by what its closing entry says.
+def read_table(
+    data: bytes, *, name: str, study: str, number: int, players: Collection[str], valuation: Valuation
+) -> ValueTable:
+    """As :func:`open_table`, of a round that is known by what its closing entry says; its seed is not checked.
 
     Args:
         data: the table's bytes.
@@ -100,6 +118,7 @@ def read_table(data: bytes, *, name: str, study: str, number: int, players: Coll
         study: the study's id.
         number: the round's.
         players: did of every admitted party.
+        valuation: the plan's.
 
     Raises:
         PeerError: as :func:`open_table`.
@@ -107,10 +126,12 @@ def read_table(data: bytes, *, name: str, study: str, number: int, players: Coll
     where = f"the value table of round {number}"
     if sha256_hex(data) != name:
         raise PeerError(f"{where} is not the one that was committed.", remedy="Keep both as evidence.")
-    table = read(ValueTable, data, max_bytes=DOCUMENT_BYTES_MAX)
+    table = read(ValueTable, data, max_bytes=TABLE_BYTES_MAX)
     if table.study != study or table.round != number or table.players != tuple(sorted(players)):
         raise PeerError(f"{where} belongs to another round or to other players.", remedy="Keep it as evidence.")
-    if len(table.utilities) != 2 ** len(table.players):
+    if is_sampled(len(table.players)):
+        redraw(table, valuation)
+    elif table.seed is not None or len(table.utilities) != 2 ** len(table.players):
         raise PeerError(f"{where} does not have one utility for each coalition.", remedy="Keep it as evidence.")
     return table
 
@@ -121,10 +142,41 @@ def same_utility(committed: int, recomputed: int) -> bool:
 
 
 def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
-    """Each party's value over the study: the sum of its values of the rounds, exact, in units of utility.
+    """Each party's value over the study, exact, in units of utility: what it is paid by.
 
-    By the plan's ``valuation.method``, from the same tables whichever it is. Institutions that count as one are one
-    player, and share its value by their weights (``clusters``).
+    The sum of its values of the rounds, by the plan's ``valuation.method`` from the same tables whichever it is.
+    Institutions that count as one are one player, and share its value by their weights (``clusters``). Where the plan
+    has a panel: what that found.
+
+    Raises:
+        PeerError: the tables do not telescope: a round does not start where the one before ended.
+    """
+    found = set_values(state, tables)
+    return found if state.plan.valuation.panel is None else panel_scores(state).values
+
+
+def panel_scores(state: StudyState) -> Scored:
+    """What the panel of a study found, from the scores that were shown.
+
+    Whoever has no admitted update is scored zero by everybody: what its scores say is noise.
+
+    Raises:
+        ValueError: the plan has no panel (a mistake of the caller).
+    """
+    panel = state.plan.valuation.panel
+    if panel is None:
+        raise ValueError("the plan has no panel")
+    shown = {} if state.panel is None else state.panel.shown
+    took_part = {did for done in state.closed for did in done.admitted}
+    tables = {
+        member: {did: value if did in took_part else 0 for did, value in zip(each.players, each.values, strict=True)}
+        for member, each in shown.items()
+    }
+    return score(tuple(state.weights), tables, state.weights, panel)
+
+
+def set_values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fraction]:
+    """Each party's value over the study on the sponsor's set, whether or not it is paid by that.
 
     Raises:
         PeerError: the tables do not telescope: a round does not start where the one before ended.
@@ -143,9 +195,16 @@ def values(state: StudyState, tables: Sequence[ValueTable]) -> dict[str, Fractio
 
 
 def round_values(state: StudyState, table: ValueTable) -> dict[str, Fraction]:
-    """What each party's update of one round was worth, exact, in units of utility; clusters are valued as one."""
-    game = quotient(table.players, state.overlap.clusters, state.weights)
-    worth = game.values(table.utilities, state.plan.valuation.method)
+    """What each party's update of one round was worth, exact, in units of utility; clusters are valued as one.
+
+    Where the table is a sample: its estimates, which are exact figures too. No plan samples and compares people.
+    """
+    worth: Sequence[Fraction]
+    if state.overlap.clusters:
+        game = quotient(table.players, state.overlap.clusters, state.weights)
+        worth = game.values(table.utilities, state.plan.valuation.method)
+    else:
+        worth = values_of(table, state.plan.valuation)
     return {did: value / UTILITY_UNIT for did, value in zip(table.players, worth, strict=True)}
 
 
@@ -173,13 +232,32 @@ def payable(
     return lower_bounds(worth, {did: Fraction(error, UTILITY_UNIT) for did, error in errors.items()}, z)
 
 
+def shares_paid(state: StudyState, worth: Mapping[str, Fraction], errors: Mapping[str, int] | None = None) -> Payments:
+    """How the pool is shared out, by site: by :func:`payable`, or by the panel's shares.
+
+    Args:
+        state: the study.
+        worth: did -> value in nats, as :func:`values` gives them.
+        errors: as for :func:`payable`.
+
+    Raises:
+        PeerError: as :func:`payable`.
+    """
+    reward = state.plan.reward
+    amounts = payable(state, worth, errors)
+    if state.plan.valuation.panel is None:
+        by_site = {state.site(did): amount for did, amount in amounts.items()}
+        return pay(by_site, reward.pool_microcredits, reward.minimum_share)
+    shares = {state.site(did): share for did, share in panel_scores(state).shares.items()}
+    return pay_shares(shares, reward.pool_microcredits, reward.minimum_share)
+
+
 def settlement(
     state: StudyState, tables: Sequence[ValueTable], errors: Mapping[str, int] | None = None
 ) -> StudySettled:
     """What the settlement must say, from the tables and the standard errors (see :func:`payable`) alone."""
     worth = values(state, tables)
-    by_site = {state.site(did): amount for did, amount in payable(state, worth, errors).items()}
-    paid = pay(by_site, state.plan.reward.pool_microcredits, state.plan.reward.minimum_share)
+    paid = shares_paid(state, worth, errors)
     fees = fees_due(state.plan.reward.fees, state.closed)
     payments = tuple(
         Payment(

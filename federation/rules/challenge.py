@@ -34,15 +34,21 @@ from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, leaf_hash, verify_inclusion
 from federation.rules.study import StudyPlan, open_plan, read
 from federation.rules.succession import signers_of
+from federation.rules.terms import PARTICIPANTS_MAX
 from federation.rules.validation import read_validation, validation_commitment
+from federation.rules.value_sample import place_of
 from federation.rules.vectors import unpack_update, unpack_vector
 from federation.rules.wire import Did, Sha256Hex, Wire
 
 CHALLENGE_BYTES_MAX: Final = 256 << 20
-"""Room for 14 updates and a base model of the longest that a plan may name, and 90 MiB of rows."""
+"""Room for 14 updates and a base model of the longest that a plan may name (or more updates that are shorter), and 90
+MiB of rows."""
 
 NOBODY: Final = "-"
 """How people write the coalition of no site, whose model is the round's base model."""
+
+DRAWN: Final = "drawn:{}"
+"""How people write a coalition of a sampled table: by its place in it, from 0."""
 
 Utility = Callable[[Floats, SubjectBatch, Decimal, Model], int]
 """(parameters float64 [P], validation set, loss bound, model) -> utility times 2^40: ``learning.committed_utility``."""
@@ -77,7 +83,7 @@ class Challenge(Wire):
     salt: Sha256Hex
     rows: str
     base: str
-    updates: Annotated[dict[Did, str], Field(max_length=14)]
+    updates: Annotated[dict[Did, str], Field(max_length=PARTICIPANTS_MAX)]
     reference: str | None = None
 
     def to_bytes(self) -> bytes:
@@ -213,7 +219,12 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
     if not set(shown.updates) <= set(closed.updates):
         raise _refused(f"not everybody in it is in the model of round {closing.round}")
     table = read_table(
-        _bytes(shown.table), name=closed.value_table, study=plan.study_id, number=closing.round, players=closed.updates
+        _bytes(shown.table),
+        name=closed.value_table,
+        study=plan.study_id,
+        number=closing.round,
+        players=closed.updates,
+        valuation=plan.valuation,
     )
     batch = _rows(shown, plan)
     length, form = parameter_count(plan), plan.aggregation
@@ -228,6 +239,9 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
         anchor = unpack_vector(_blob(shown.reference or "", opened.reference), form.encoding, length=length)
     model = aggregate(base, updates, started.weights, rule_of(plan, anchor))
     mask = sum(1 << place for place, did in enumerate(table.players) if did in updates)
+    place = place_of(table, plan.valuation, mask)
+    if place is None:
+        raise _refused("its coalition was not drawn for this round's sampled table")
     return Finding(
         coordinator=accused,
         study=plan.study_id,
@@ -235,7 +249,7 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
         coalition=tuple(sorted(updates)),
         entry_index=shown.closed.index,
         table=closed.value_table,
-        logged=table.utilities[mask],
+        logged=table.utilities[place],
         recomputed=utility(from_fixed(model), batch, plan.valuation.loss_bound, plan.model),
     )
 

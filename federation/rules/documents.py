@@ -1,4 +1,4 @@
-"""What an institution signs in a round: commitment, update, refusal; and the revocation of its agreement.
+"""What an institution signs in a round: commitment, update, refusal; its scores; the revocation of its agreement.
 
 Commit, then reveal: before the deadline only the commitment leaves the site. It binds peer, study, round, a fresh nonce
 and the whole update, so a late site cannot copy what another one showed.
@@ -12,15 +12,20 @@ from federation.rules.canonical import sha256_hex, tagged_hash
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import read
+from federation.rules.terms import COALITIONS_MAX, PARTICIPANTS_MAX, TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Sha256Hex, Slug, Wire
 
 DOCUMENT_BYTES_MAX: Final = 256 * 1024
+TABLE_BYTES_MAX: Final = 1 << 20
 CHUNK_BYTES_MAX: Final = 1 << 20
 CHUNKS_MAX: Final = 4096
 
 StudyId = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 RoundNumber = Annotated[int, Field(ge=1, le=1000)]
 Hash = Sha256Hex
+SCORE_MAX: Final = (1 << 53) - 1
+"""The largest number of canonical JSON: 8,192 nats."""
+Score = Annotated[int, Field(ge=-SCORE_MAX, le=SCORE_MAX)]
 
 
 class Signed(Wire):
@@ -148,8 +153,10 @@ class OverlapReport(Signed):
 
     version: Literal[1] = 1
     study: StudyId
-    squares: Annotated[dict[Did, Annotated[int, Field(ge=0, le=2**53 - 1)]], Field(min_length=1, max_length=14)]
-    pairs: Annotated[tuple[PairProduct, ...], Field(max_length=91)] = ()
+    squares: Annotated[
+        dict[Did, Annotated[int, Field(ge=0, le=2**53 - 1)]], Field(min_length=1, max_length=TABLE_PLAYERS_MAX)
+    ]
+    pairs: Annotated[tuple[PairProduct, ...], Field(max_length=TABLE_PLAYERS_MAX * (TABLE_PLAYERS_MAX - 1) // 2)] = ()
 
     @classmethod
     def payload_type(cls) -> str:
@@ -171,19 +178,58 @@ class OverlapRefusal(Signed):
         return "application/vnd.accord.overlap-refusal.v1+json"
 
 
-class ValueTable(Wire):
-    """Utilities of every coalition of one round, times 2^40; committed by hash, opened at settlement.
+class ScoresCommitment(Signed):
+    """A panel member's promise of its scores, made before it sees any others'."""
 
-    ``utilities[mask]`` is the utility of the coalition of the ``players[i]`` with bit i of ``mask`` set. The salt keeps
-    the hash from being searched while the table is closed.
+    version: Literal[1] = 1
+    study: StudyId
+    commitment: Hash
+
+
+class Scores(Signed):
+    """One panel member's scores of every institution, noised: what it committed to.
+
+    ``values[i]`` is the Shapley value of ``players[i]`` over the whole study on the member's held-out people, in 2^-40
+    nats; ``players`` are all institutions of the study, sorted. ``model`` is the last round's model, ``event`` the
+    differential-privacy event of this release (see ``accounting.scores_event``).
+    """
+
+    version: Literal[1] = 1
+    study: StudyId
+    model: Hash
+    players: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
+    values: Annotated[tuple[Score, ...], Field(min_length=1, max_length=14)]
+    event: dict[str, Any]
+    nonce: Hash
+    code_hash: Hash
+
+    def commitment(self, party: PublicKey) -> ScoresCommitment:
+        """The commitment that these scores must have been announced with."""
+        value = tagged_hash(
+            "scores-commitment",
+            party.peer_id.encode("ascii"),
+            self.study.encode("utf-8"),
+            bytes.fromhex(self.nonce),
+            bytes.fromhex(sha256_hex(self.to_payload())),
+        )
+        return ScoresCommitment(study=self.study, commitment=value.hex())
+
+
+class ValueTable(Wire):
+    """Utilities of the coalitions of one round, times 2^40; committed by hash, opened at settlement.
+
+    Up to 14 players: of every coalition; ``utilities[mask]`` is that of the ``players[i]`` with bit i of ``mask`` set.
+    With more, ``seed`` is there, and the coalitions are those that it asks for (``value_sample``). The salt keeps the
+    hash from being searched while the table is closed.
     """
 
     version: Literal[1] = 1
     study: StudyId
     round: RoundNumber
-    players: Annotated[tuple[str, ...], Field(max_length=14)]
-    utilities: Annotated[tuple[int, ...], Field(min_length=1, max_length=2**14)]
+    players: Annotated[tuple[str, ...], Field(max_length=PARTICIPANTS_MAX)]
+    utilities: Annotated[tuple[int, ...], Field(min_length=1, max_length=COALITIONS_MAX)]
     salt: Hash
+    seed: Hash | None = None
 
 
 def open_signed(kind: type[S], data: bytes, *, signer: PublicKey | None = None) -> tuple[S, Envelope]:

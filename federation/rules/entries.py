@@ -18,6 +18,7 @@ from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.pledges import Case, TwoStudies
 from federation.rules.study import read
+from federation.rules.terms import PARTICIPANTS_MAX, TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Wire
 
 ENTRY_TYPE: Final = "application/vnd.accord.log-entry.v1+json"
@@ -81,8 +82,8 @@ class OverlapReported(Wire):
 
 
 Groups = Annotated[
-    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=14)], ...],
-    Field(max_length=7),
+    tuple[Annotated[tuple[Did, ...], Field(min_length=2, max_length=TABLE_PLAYERS_MAX)], ...],
+    Field(max_length=TABLE_PLAYERS_MAX // 2),
 ]
 
 
@@ -98,7 +99,7 @@ class StudyStarted(Wire):
     """Participants, witnesses and weights are fixed; the first model is named."""
 
     kind: Literal["study-started"] = "study-started"
-    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=14)]
+    weights: Annotated[dict[Did, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=PARTICIPANTS_MAX)]
     base_model: Hash
 
 
@@ -128,9 +129,9 @@ class RoundOpened(Wire):
 
     kind: Literal["round-opened"] = "round-opened"
     base_model: Hash
-    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=14)]
+    participants: Annotated[tuple[Did, ...], Field(min_length=1, max_length=PARTICIPANTS_MAX)]
     deadline: str
-    measured: Annotated[tuple[Measured, ...], Field(max_length=14)] | None = None
+    measured: Annotated[tuple[Measured, ...], Field(max_length=PARTICIPANTS_MAX)] | None = None
     reference: Hash | None = None
 
 
@@ -188,7 +189,7 @@ class RoundClosed(Wire):
 
     kind: Literal["round-closed"] = "round-closed"
     outcome: Literal["aggregated", "no-quorum"]
-    updates: Annotated[dict[Did, Hash], Field(max_length=14)]
+    updates: Annotated[dict[Did, Hash], Field(max_length=PARTICIPANTS_MAX)]
     model: Hash
     value_table: Hash
 
@@ -220,12 +221,41 @@ class StudyAborted(Wire):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
+class PanelOpened(Wire):
+    """After the last round: these institutions score everybody. Commitments may be closed from ``deadline`` on."""
+
+    kind: Literal["panel-opened"] = "panel-opened"
+    members: Annotated[tuple[Did, ...], Field(max_length=14)]
+    deadline: str
+
+
+class ScoresCommitted(Wire):
+    """A member's signed commitment to its scores."""
+
+    kind: Literal["scores-committed"] = "scores-committed"
+    envelope: EnvelopeText
+
+
+class ScoresClosed(Wire):
+    """From here on scores are shown, no commitment is taken; the study may be settled from ``deadline`` on."""
+
+    kind: Literal["scores-closed"] = "scores-closed"
+    deadline: str
+
+
+class ScoresShown(Wire):
+    """A member's signed scores, those that it committed to."""
+
+    kind: Literal["scores-shown"] = "scores-shown"
+    envelope: EnvelopeText
+
+
 class StudySettled(Wire):
     """Value tables open, values and payments follow from them; what is not paid is burned."""
 
     kind: Literal["study-settled"] = "study-settled"
     tables: Annotated[tuple[Hash, ...], Field(max_length=1000)]
-    payments: Annotated[tuple[Payment, ...], Field(max_length=14)]
+    payments: Annotated[tuple[Payment, ...], Field(max_length=PARTICIPANTS_MAX)]
     burned: Micro
 
 
@@ -313,7 +343,11 @@ Body = Annotated[
     | StakeReleased
     | ChangeProposed
     | VoteCast
-    | TermBegan,
+    | TermBegan
+    | PanelOpened
+    | ScoresCommitted
+    | ScoresClosed
+    | ScoresShown,
     Field(discriminator="kind"),
 ]
 

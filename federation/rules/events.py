@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from federation.errors import PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical
-from federation.rules.parts import EVERYBODY, Part, overlap
+from federation.rules.parts import EVERYBODY, Part, bits_of, overlap, rest_of, within
 from federation.rules.wire import Number, Wire, describe
 
 if TYPE_CHECKING:
@@ -68,11 +68,19 @@ class PartEvent(Wire):
     event: "WholeEvent"
 
 
+class RestEvent(Wire):
+    """An event on everybody but one part of the people; whoever belongs to that part loses nothing."""
+
+    type: Literal["rest"] = "rest"
+    part: Part
+    event: "WholeEvent"
+
+
 WholeEvent: TypeAlias = Annotated[
     GaussianEvent | PoissonEvent | RepeatedEvent | ComposedEvent, Field(discriminator="type")
 ]
 DpEvent: TypeAlias = Annotated[
-    GaussianEvent | PoissonEvent | RepeatedEvent | ComposedEvent | PartEvent, Field(discriminator="type")
+    GaussianEvent | PoissonEvent | RepeatedEvent | ComposedEvent | PartEvent | RestEvent, Field(discriminator="type")
 ]
 EventJson: TypeAlias = Mapping[str, Any]
 """An event as it travels: parsed JSON, such as ``{"type": "gaussian", "noise_multiplier": "5.8"}``."""
@@ -82,6 +90,7 @@ Mechanism: TypeAlias = tuple[Decimal, Decimal]
 RepeatedEvent.model_rebuild()
 ComposedEvent.model_rebuild()
 PartEvent.model_rebuild()
+RestEvent.model_rebuild()
 _ADAPTER: Final[TypeAdapter[DpEvent]] = TypeAdapter(DpEvent)
 
 
@@ -142,8 +151,10 @@ def mechanisms(*events: EventJson | DpEvent) -> Counter[Mechanism]:
 
 
 def part_of_event(event: EventJson | DpEvent) -> str:
-    """The part of the people that an event runs on; empty: everybody."""
+    """The part of the people that an event runs on; empty: everybody; ``!01``: everybody but those of ``01``."""
     read = read_event(event)
+    if isinstance(read, RestEvent):
+        return rest_of(read.part)
     return read.part if isinstance(read, PartEvent) else EVERYBODY
 
 
@@ -155,16 +166,16 @@ def concerning(part: str, events: Iterable[EventJson | DpEvent]) -> list[DpEvent
 def people(events: Iterable[EventJson | DpEvent]) -> dict[str, list[DpEvent]]:
     """What each person lost: for every part, as small as ``events`` tell people apart, the events that ran on it."""
     read = [read_event(event) for event in events]
-    bits = max((len(part_of_event(event)) for event in read), default=0)
+    bits = max((bits_of(part_of_event(event)) for event in read), default=0)
     parts = ["".join(part) for part in itertools.product("01", repeat=bits)]
-    return {part: [event for event in read if part.startswith(part_of_event(event))] for part in parts}
+    return {part: [event for event in read if within(part, part_of_event(event))] for part in parts}
 
 
 def repeated(event: EventJson | DpEvent, count: int) -> DpEvent:
     """An event ``count`` times over, on the same people."""
     read = read_event(event)
-    if isinstance(read, PartEvent):
-        return PartEvent(part=read.part, event=RepeatedEvent(count=count, event=read.event))
+    if isinstance(read, PartEvent | RestEvent):
+        return type(read)(part=read.part, event=RepeatedEvent(count=count, event=read.event))
     return RepeatedEvent(count=count, event=read)
 
 
@@ -181,7 +192,7 @@ def to_dp_event(event: EventJson | DpEvent) -> "dp_accounting.DpEvent":
             return dp_accounting.SelfComposedDpEvent(to_dp_event(repeated), count)
         case ComposedEvent(events=parts):
             return dp_accounting.ComposedDpEvent([to_dp_event(part) for part in parts])
-        case PartEvent(event=whole):
+        case PartEvent(event=whole) | RestEvent(event=whole):
             return to_dp_event(whole)
 
 
@@ -207,5 +218,5 @@ def _flatten(event: DpEvent, times: int) -> Iterator[tuple[Mechanism, int]]:
         case ComposedEvent():
             for part in event.events:
                 yield from _flatten(part, times)
-        case PartEvent():
+        case PartEvent() | RestEvent():
             yield from _flatten(event.event, times)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from federation.rules.accounting import derive_noise_multiplier
+from federation.rules.accounting import derive_noise_multiplier, derive_scores_noise
 from federation.rules.schema import CategoryColumn, NumbersColumn, SurvivalLabel
 from federation.rules.statements import METHOD_WORDS, in_credits
 from federation.rules.study import StudyPlan
@@ -47,6 +47,7 @@ def explain(plan: StudyPlan) -> str:
             "noise is your people's only protection: every peer sees each site's update. Facts about your site "
             "as a whole (prevalence, case mix) are not protected by this."
         ),
+        *_panel(plan),
         (
             f"How long. {rounds.count} rounds of at most {rounds.deadline_s} s each way; {rounds.participants} "
             f"institutions, at least {rounds.quorum} of them in a round that counts. "
@@ -54,8 +55,8 @@ def explain(plan: StudyPlan) -> str:
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
-            f"model on the sponsor's validation set ({valued}).{_bound(plan)} A share below {share} % of them is "
-            f"burned, like all that is not paid.{_fees(plan)}"
+            f"model on {_scored_on(plan)} ({valued}).{_sampled(plan)}{_bound(plan)} A share below {share} % "
+            f"of them is burned, like all that is not paid.{_fees(plan)}"
         ),
         *_stake(plan),
         *_voting(plan),
@@ -96,6 +97,31 @@ def _part(plan: StudyPlan) -> str:
         f" It uses one in {2 ** len(part)} of your people: those whose pseudonym's hash begins with the bits {part}. "
         "Give the nominal cohort of that part. Nobody else's budget is spent."
     )
+
+
+def _scored_on(plan: StudyPlan) -> str:
+    if plan.valuation.panel is None:
+        return "the sponsor's validation set"
+    return "people whom the other institutions held back"
+
+
+def _panel(plan: StudyPlan) -> list[str]:
+    """Who scores, and what that costs whom, where institutions do."""
+    panel = plan.valuation.panel
+    if panel is None:
+        return []
+    held_out, trained = 2 ** len(panel.held_out), 2 ** len(panel.held_out) - 1
+    text = (
+        f"Who scores. The institutions do, each other. Yours holds back one in {held_out} of its people, those whose "
+        f"pseudonym's hash begins with {panel.held_out}: no round uses them. Give the nominal cohort of the others, "
+        f"{trained} in {held_out}. After the last round your node scores every institution on the people held back, "
+        f"once; what leaves is one number for each, with noise of {plain_decimal(derive_scores_noise(plan))} times one "
+        f"person's largest influence ({plain_decimal(panel.clip)} nats). That costs those people at most the epsilon "
+        "above, and they lose nothing else. Everybody commits to its scores before any are shown; your own scores say "
+        f"nothing about your own pay. With fewer than {panel.quorum} institutions that show scores the pool is burned. "
+        "The sponsor's validation set is still used to report on the model; nobody is paid by it."
+    )
+    return [text]
 
 
 def _fees(plan: StudyPlan) -> str:
@@ -181,6 +207,18 @@ def _failover(plan: StudyPlan) -> str:
     return (
         f" If the coordinator is silent for {failover.after_s} s, the standby {failover.standby} may take its place "
         "for good, once a quorum of the institutions has promised it the lead; your node promises by itself."
+    )
+
+
+def _sampled(plan: StudyPlan) -> str:
+    """That values are estimates, in one sentence, where they are."""
+    sampling = plan.valuation.sampling
+    if sampling is None:
+        return ""
+    return (
+        " A round of more than 14 institutions is valued from groups of them, drawn by a public rule from the log, "
+        f"until each value is known to within {plain_decimal(sampling.precision)} nats (at "
+        f"{plain_decimal(sampling.confidence * 100)} %), or {sampling.coalitions_max} groups are drawn."
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, StringConstraints, model_validator
 from federation.rules.documents import Hash, RoundNumber, Signed, StudyId
 from federation.rules.equivocation import EVIDENCE_BYTES_MAX
 from federation.rules.merkle import PROOF_HASHES_MAX
-from federation.rules.terms import STAKE_MAX
+from federation.rules.terms import PARTICIPANTS_MAX, STAKE_MAX
 from federation.rules.wire import Did, Wire
 
 _OPENING_BYTES_MAX: Final = 16 * 1024
@@ -54,7 +54,7 @@ class FalseUtility(Wire):
 
     kind: Literal["false-utility"] = "false-utility"
     round: RoundNumber
-    coalition: Annotated[tuple[Did, ...], Field(max_length=14)]
+    coalition: Annotated[tuple[Did, ...], Field(max_length=PARTICIPANTS_MAX)]
     proof: Hash
 
     @model_validator(mode="after")

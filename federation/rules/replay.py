@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from federation.errors import PeerError
-from federation.rules import admission, cohorts
+from federation.rules import admission, cohorts, panel_log
 from federation.rules.comparing import RULES as COMPARING
 from federation.rules.comparing import weights_of
 from federation.rules.documents import Commitment, Refusal, Revocation, open_signed
@@ -162,6 +162,7 @@ def _opened(state: StudyState, entry: Entry, body: RoundOpened) -> StudyState:
     require(bool(state.weights), "the study has not started")
     require(state.round is None, "the round before is not closed")
     require(not state.aborted, "the study was aborted")
+    require(state.panel is None, "the panel is open: no round follows")
     number = len(state.closed) + 1
     require(entry.round == number and number <= state.rounds.count, "the round's number is not the next")
     require(entry.party is None, "a round has no party")
@@ -297,6 +298,7 @@ def _closed(state: StudyState, entry: Entry, body: RoundClosed) -> StudyState:
         refused={**current.refusals, **current.rejected, **silent, **uncounted},
         entry_index=state.size,
         reference=current.reference,
+        commitments=current.commitments,
     )
     return replace(state, round=None, model=body.model, closed=(*state.closed, done))
 
@@ -312,6 +314,7 @@ def _aborted(state: StudyState, entry: Entry, body: StudyAborted) -> StudyState:
 def _settled(state: StudyState, entry: Entry, body: StudySettled) -> StudyState:
     require(entry.round is None and entry.party is None, "a settlement has neither round nor party")
     require(state.complete, "rounds are still to come")
+    panel_log.require_over(state, entry)
     require(body.tables == tuple(done.value_table for done in state.closed), "the value tables are not the rounds'")
     require(
         [payment.party for payment in body.payments] == sorted(state.weights),
@@ -352,6 +355,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "update-refused": _update_refused,
         "round-closed": _closed,
         "study-aborted": _aborted,
+        **panel_log.RULES,
         "study-settled": _settled,
         "term-began": term_began,
         **STAKE_RULES,

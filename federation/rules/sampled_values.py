@@ -9,7 +9,7 @@ allocation, as Castro, Gomez, Molina and Tejada 2017 use it); it serves every me
 
 Rules kept: randomness is an argument; estimates are exact fractions of integer sums; intervals are integers in the
 table's unit, rounded outwards, by integer and decimal arithmetic alone. So every peer that draws the same orders (see
-:class:`HashedOrders`) gets the same figures on any machine.
+:class:`orders.HashedOrders`) gets the same figures on any machine.
 
 An interval is Student's (per player, at the confidence asked for). It is checked at sample sizes that double, and the
 k-th look spends ``6 / (pi k)^2`` of the allowed error, so that stopping early does not cost coverage. Where gains are
@@ -19,57 +19,28 @@ That is proved for permutations, whose sample sizes are fixed beforehand; strata
 varied, which the theorem does not cover.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import combinations
 from math import comb, isqrt
-from typing import Final, Protocol
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from federation.errors import OperatorError
-from federation.rules.canonical import tagged_hash
+from federation.rules.orders import Orders
 from federation.rules.quantiles import error_of_look, natural_log, student
+from federation.rules.terms import DRAWS_FIRST, PAIRS_FIRST
 from federation.rules.valuation import size_shares
 
-Utility = Callable[[int], int]
-"""A coalition's bitmask -> its utility; called once for each coalition that is met."""
+Utilities = Callable[[Sequence[int]], Sequence[int]]
+"""Bitmasks of coalitions -> their utilities; each coalition that is met is asked for once, many in one call."""
 
-PAIRS_FIRST: Final = 32
-"""Pairs of orders before the first look: fewer say too little about the spread."""
-DRAWS_FIRST: Final = 16
-"""Draws of each stratum before the first look; a stratum with no more coalitions than that is counted whole."""
 PAIRS_MAX: Final = 1 << 20
-
-
-class Orders(Protocol):
-    """Where orders of arrival come from; a ``numpy.random.Generator`` is one."""
-
-    def permutation(self, x: int, /) -> Sequence[int]:
-        """The numbers 0 .. x - 1 in a random order."""
-        ...
-
-
-class HashedOrders:
-    """Orders that everybody can draw again: from SHA-256 over a seed (a log's root, say) and a counter.
-
-    Args:
-        seed: any bytes that were settled before the utilities were known.
-    """
-
-    def __init__(self, seed: bytes) -> None:
-        self._seed = seed
-        self._count = 0
-
-    def permutation(self, x: int, /) -> Sequence[int]:
-        """The numbers 0 .. x - 1 in the next order (Fisher and Yates; the bias of the remainder is below 2^-56)."""
-        order = list(range(x))
-        for last in range(x - 1, 0, -1):
-            draw = tagged_hash("sampled-order", self._seed, self._count.to_bytes(8, "big"))
-            self._count += 1
-            other = int.from_bytes(draw[:8], "big") % (last + 1)
-            order[last], order[other] = order[other], order[last]
-        return order
+_PAIRS_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +50,7 @@ class SampledValues:
     Attributes:
         estimates: one fraction for each player, in the table's unit.
         half_widths: of each player's interval, integers in the same unit, rounded up.
+        variances: of each estimate (its standard error squared), in the unit squared.
         confidence: of each interval.
         samples: pairs of orders, or draws from strata.
         evaluations: different coalitions whose utility was asked for.
@@ -87,6 +59,7 @@ class SampledValues:
 
     estimates: tuple[Fraction, ...]
     half_widths: tuple[int, ...]
+    variances: tuple[Fraction, ...]
     confidence: Fraction
     samples: int
     evaluations: int
@@ -130,11 +103,11 @@ class Stopping:
             )
 
 
-def antithetic_shapley(utility: Utility, players: int, orders: Orders, stopping: Stopping) -> SampledValues:
+def antithetic_shapley(utilities: Utilities, players: int, orders: Orders, stopping: Stopping) -> SampledValues:
     """Shapley values from orders of arrival in antithetic pairs.
 
     Args:
-        utility: bitmask -> integer.
+        utilities: bitmasks -> integers.
         players: N, at least 1; no upper bound but patience: a pair asks for up to 2 N utilities.
         orders: the source of randomness.
         stopping: precision, confidence, limit.
@@ -146,23 +119,22 @@ def antithetic_shapley(utility: Utility, players: int, orders: Orders, stopping:
         OperatorError: no player, or terms that cannot be met.
     """
     _check(players, stopping)
-    known = _Remembered(utility)
+    known = _Remembered(utilities)
     doubled = [_Mean() for _ in range(players)]
     done, look, halves = 0, 0, [0] * players
     while done < stopping.samples_max:
         look += 1
         wanted = min(stopping.samples_max, max(PAIRS_FIRST, 2 * done))
         while done < wanted:
-            order = [int(player) for player in orders.permutation(players)]
-            gains = [0] * players
-            for arrival in (order, order[::-1]):
-                present = 0
-                for player in arrival:
-                    gains[player] += known(present | 1 << player) - known(present)
-                    present |= 1 << player
-            for mean, gain in zip(doubled, gains, strict=True):
-                mean.add(gain)
-            done += 1
+            pairs = [_prefixes(orders, players) for _ in range(min(_PAIRS_AT_ONCE, wanted - done))]
+            known.meet(mask for pair in pairs for _, before, after in pair for mask in (before, after))
+            for pair in pairs:
+                gains = [0] * players
+                for player, before, after in pair:
+                    gains[player] += known[after] - known[before]
+                for mean, gain in zip(doubled, gains, strict=True):
+                    mean.add(gain)
+            done += len(pairs)
         error = error_of_look(stopping.confidence, look)
         # A pair's sum is twice a gain, so its spread is twice a gain's, and so is its half-width.
         spread = None if stopping.spread is None else 2 * stopping.spread
@@ -172,6 +144,7 @@ def antithetic_shapley(utility: Utility, players: int, orders: Orders, stopping:
     return SampledValues(
         estimates=tuple(Fraction(mean.total, 2 * mean.count) for mean in doubled),
         half_widths=tuple(halves),
+        variances=tuple(mean.variance / (4 * mean.count) for mean in doubled),
         confidence=stopping.confidence,
         samples=done,
         evaluations=known.count,
@@ -179,13 +152,34 @@ def antithetic_shapley(utility: Utility, players: int, orders: Orders, stopping:
     )
 
 
+def antithetic_factors(coalitions: Sequence[int], players: int, orders: Orders, pairs: int) -> NDArray[np.float64]:
+    """How much each coalition's utility counts in each estimate of :func:`antithetic_shapley`.
+
+    Args:
+        coalitions: at least those that the pairs meet.
+        players: N.
+        orders: the source that the estimates were drawn from, at its beginning.
+        pairs: how many pairs of orders were drawn.
+
+    Returns:
+        float64 [N, C], rows of sum zero.
+    """
+    places = {mask: place for place, mask in enumerate(coalitions)}
+    result = np.zeros((players, len(coalitions)))
+    for _ in range(pairs):
+        for player, before, after in _prefixes(orders, players):
+            result[player, places[after]] += 1
+            result[player, places[before]] -= 1
+    return result / (2 * pairs)
+
+
 def stratified_values(
-    utility: Utility, players: int, orders: Orders, stopping: Stopping, method: str = "shapley"
+    utilities: Utilities, players: int, orders: Orders, stopping: Stopping, method: str = "shapley"
 ) -> SampledValues:
     """Values by any method, from a mean for each player and each coalition size.
 
     Args:
-        utility: bitmask -> integer.
+        utilities: bitmasks -> integers.
         players: N, at least 1.
         orders: the source of randomness.
         stopping: precision, confidence, limit (draws of all strata together, not counting those that are whole).
@@ -199,23 +193,17 @@ def stratified_values(
     """
     _check(players, stopping)
     shares = size_shares(method, players)
-    known = _Remembered(utility)
-    strata = {(player, size): _Mean() for player in range(players) for size in range(players) if shares[size]}
-    sampled = []
-    for (player, size), mean in strata.items():
-        if comb(players - 1, size) <= DRAWS_FIRST:
-            for others in combinations([other for other in range(players) if other != player], size):
-                mean.add(_gain(known, player, others))
-            mean.whole = True
-        else:
-            sampled.append((player, size))
+    known = _Remembered(utilities)
+    strata, sampled = _strata(players, shares, known)
     done, look, halves = 0, 0, [0] * players
     wanted = dict.fromkeys(sampled, DRAWS_FIRST)
     while True:
+        draws = []
         for player, size in sampled:
             for _ in range(min(wanted[player, size], max(0, stopping.samples_max - done))):
-                strata[player, size].add(_gain(known, player, _others(orders, players, player, size)))
+                draws.append(((player, size), _others(orders, players, player, size)))
                 done += 1
+        _count(strata, known, draws)
         look += 1
         error = error_of_look(stopping.confidence, look)
         halves = [
@@ -236,6 +224,7 @@ def stratified_values(
             for player in range(players)
         ),
         half_widths=tuple(halves),
+        variances=tuple(_variance(strata, shares, player) for player in range(players)),
         confidence=stopping.confidence,
         samples=done,
         evaluations=known.count,
@@ -244,15 +233,19 @@ def stratified_values(
 
 
 class _Remembered:
-    """A utility that is asked once for each coalition."""
+    """Utilities that are asked for once for each coalition."""
 
-    def __init__(self, utility: Utility) -> None:
-        self._utility = utility
+    def __init__(self, utilities: Utilities) -> None:
+        self._utilities = utilities
         self._found: dict[int, int] = {}
 
-    def __call__(self, mask: int) -> int:
-        if mask not in self._found:
-            self._found[mask] = int(self._utility(mask))
+    def meet(self, masks: Iterable[int]) -> None:
+        """Ask for those that are new, in the order in which they are met."""
+        new = list(dict.fromkeys(mask for mask in masks if mask not in self._found))
+        if new:
+            self._found |= zip(new, map(int, self._utilities(new)), strict=True)
+
+    def __getitem__(self, mask: int) -> int:
         return self._found[mask]
 
     @property
@@ -292,15 +285,54 @@ def _check(players: int, stopping: Stopping) -> None:
         raise OperatorError("There is no player to value.", remedy="Sample values of at least one player.")
 
 
-def _gain(known: _Remembered, player: int, others: Sequence[int]) -> int:
-    present = sum(1 << other for other in others)
-    return known(present | 1 << player) - known(present)
+def _prefixes(orders: Orders, players: int) -> list[tuple[int, int, int]]:
+    """One order of arrival, then its reverse: (player, who was there before, who is there after) of each arrival."""
+    order = [int(player) for player in orders.permutation(players)]
+    result = []
+    for arrivals in (order, order[::-1]):
+        present = 0
+        for player in arrivals:
+            result.append((player, present, present | 1 << player))
+            present |= 1 << player
+    return result
 
 
-def _others(orders: Orders, players: int, player: int, size: int) -> list[int]:
-    """``size`` of the other players, each such coalition equally likely."""
+def _strata(
+    players: int, shares: list[Fraction], known: _Remembered
+) -> tuple[dict[tuple[int, int], _Mean], list[tuple[int, int]]]:
+    """The means by (player, size), the small ones counted whole; and which are to be sampled."""
+    strata = {(player, size): _Mean() for player in range(players) for size in range(players) if shares[size]}
+    sampled = [key for key in strata if comb(players - 1, key[1]) > DRAWS_FIRST]
+    whole = [key for key in strata if comb(players - 1, key[1]) <= DRAWS_FIRST]
+    groups = [
+        (key, sum(1 << other for other in others))
+        for key in whole
+        for others in combinations([other for other in range(players) if other != key[0]], key[1])
+    ]
+    _count(strata, known, groups)
+    for key in whole:
+        strata[key].whole = True
+    return strata, sampled
+
+
+def _variance(strata: dict[tuple[int, int], _Mean], shares: list[Fraction], player: int) -> Fraction:
+    own = ((shares[size], mean) for (owner, size), mean in strata.items() if owner == player)
+    return sum((share**2 * mean.variance / max(1, mean.count) for share, mean in own), Fraction(0))
+
+
+def _count(
+    strata: dict[tuple[int, int], _Mean], known: _Remembered, draws: Sequence[tuple[tuple[int, int], int]]
+) -> None:
+    """Add to each stratum what its player adds to each of these groups of others."""
+    known.meet(mask for (player, _), others in draws for mask in (others, others | 1 << player))
+    for (player, size), others in draws:
+        strata[player, size].add(known[others | 1 << player] - known[others])
+
+
+def _others(orders: Orders, players: int, player: int, size: int) -> int:
+    """``size`` of the other players, each such coalition equally likely; its bitmask."""
     drawn = [int(number) for number in orders.permutation(players - 1)][:size]
-    return [number + (number >= player) for number in drawn]
+    return sum(1 << (number + (number >= player)) for number in drawn)
 
 
 def _neyman(

@@ -9,7 +9,7 @@ from federation.errors import PeerError
 from federation.rules import admission
 from federation.rules.ballots import Change
 from federation.rules.clusters import Groups
-from federation.rules.documents import OverlapCommitment, OverlapReport, Update
+from federation.rules.documents import OverlapCommitment, OverlapReport, Scores, Update
 from federation.rules.entries import Measured, Payment
 from federation.rules.keys import PublicKey
 from federation.rules.ledger import Ledger
@@ -53,6 +53,7 @@ class ClosedRound:
     refused: Mapping[str, str]
     entry_index: int
     reference: str | None = None
+    commitments: Mapping[str, str] = field(default_factory=dict)
 
 
 SlashStatus = Literal["pending", "answered", "burned"]
@@ -116,6 +117,26 @@ class OverlapState:
 
 
 @dataclass(frozen=True, slots=True)
+class PanelState:
+    """The panel, once its study's rounds are over: who may score, who committed (did -> commitment), what was shown.
+
+    ``deadline`` is that of the phase: of commitments, then of showing.
+    """
+
+    members: tuple[str, ...]
+    deadline: datetime
+    closed: bool = False
+    commitments: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, Scores] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Who may still commit, or has still to show; sorted."""
+        due, done = (self.commitments, self.shown) if self.closed else (self.members, self.commitments)
+        return tuple(sorted(set(due) - set(done)))
+
+
+@dataclass(frozen=True, slots=True)
 class StudyState:
     """All that the log says so far about one study. Parties are did strings.
 
@@ -142,6 +163,7 @@ class StudyState:
     model: str | None = None
     first_model: str | None = None
     round: RoundState | None = None
+    panel: PanelState | None = None
     closed: tuple[ClosedRound, ...] = ()
     answer_s: Mapping[str, int] = field(default_factory=dict)
     measured: Mapping[str, Measured] = field(default_factory=dict)

@@ -4,6 +4,7 @@ A statement adds nothing to the log; it is a view of values and payments that an
 nats of log loss on the sponsor's validation set, exactly (as a fraction) and as a rounded figure.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -86,6 +87,9 @@ class Statement:
         sentence: all of this in plain words.
         method: the plan's ``valuation.method``.
         certainty: what was taken off the value before it was paid; None where values are paid.
+        sampled: what is known of the estimates of rounds that were sampled; None where every value is exact.
+        panel: what institutions said of the site (``panel_statements.PanelView``), where they score each other; the
+            values of rounds are then those on the sponsor's set, which ``value`` is not the sum of.
     """
 
     study: str
@@ -102,6 +106,8 @@ class Statement:
     method: str = "shapley"
     fee: int | None = None
     certainty: Certainty | None = None
+    sampled: "Sampled | None" = None
+    panel: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``: money as integers, values as exact fractions (text) and as floats in nats."""
@@ -122,7 +128,46 @@ class Statement:
             "method": self.method,
             "lower_bound": None if self.certainty is None else self.certainty.to_json(),
             "sentence": self.sentence,
+            **({} if self.sampled is None else {"sampled": self.sampled.to_json()}),
             **({} if self.fee is None else {"fee_microcredits": self.fee}),
+            **({} if self.panel is None else {"panel": dict(self.panel)}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """How sure the estimates of one site's values are, in rounds of more sites than a table of all groups can hold.
+
+    Attributes:
+        half_widths: round -> half of the interval's width, in nats.
+        confidence: that a round's interval holds what all groups of sites would give.
+    """
+
+    half_widths: Mapping[int, Fraction]
+    confidence: Decimal
+
+    @property
+    def together(self) -> float:
+        """Half the width of all these rounds together, in nats: samples of rounds are independent, squares add up."""
+        return math.sqrt(sum(float(width) ** 2 for width in self.half_widths.values()))
+
+    @property
+    def sentence(self) -> str:
+        """What was sampled, and how far it may be off."""
+        rounds = len(self.half_widths)
+        return (
+            f"In {rounds} round{'' if rounds == 1 else 's'} there were too many sites to try every group of them: "
+            "groups were drawn by a public rule, and its values there are estimates. All groups together would give a "
+            f"figure within about {self.together:.6f} nats of it (at {plain_decimal(self.confidence * 100)} %)."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Floats in nats."""
+        return {
+            "confidence": plain_decimal(self.confidence),
+            "half_width": self.together,
+            "rounds": [{"round": number, "half_width": float(width)} for number, width in self.half_widths.items()],
+            "sentence": self.sentence,
         }
 
 
@@ -198,6 +243,12 @@ def statement(
     )
 
 
+def with_sampling(written: Statement, half_widths: Mapping[int, Fraction], confidence: Decimal) -> Statement:
+    """The statement with how sure its estimates are: round -> half-width in nats, of the rounds that were sampled."""
+    sampled = Sampled(half_widths, confidence)
+    return replace(written, sentence=f"{written.sentence} {sampled.sentence}", sampled=sampled)
+
+
 def with_fee(written: Statement, paid: int, whole: int) -> Statement:
     """The statement with what its site is paid for taking part: ``paid`` of the ``whole`` fee, in micro-credits."""
     sentence = (
@@ -225,8 +276,10 @@ def _effect(nats: float, method: str) -> str:
     return f"are valued at {nats:+.6f} nats of log loss on the sponsor's validation set ({METHOD_WORDS[method]})"
 
 
-def whole_of(method: str, *, bounded: bool = False) -> str:
+def whole_of(method: str, *, bounded: bool = False, panel: bool = False) -> str:
     """What shares are parts of: only Shapley values add up to the measured improvement; ``bounded``: lower bounds."""
+    if panel:
+        return "what the panel found in all"
     if bounded:
         return "what is sure of all together"
     return "all improvements" if method == "shapley" else "all positive values"

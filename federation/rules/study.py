@@ -16,8 +16,11 @@ from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_
 from federation.rules.envelope import Envelope, open_envelope, sign
 from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, TransformerModel, size
 from federation.rules.keys import PrivateKey, PublicKey
+from federation.rules.parts import EVERYBODY, rest_of
 from federation.rules.schema import SchemaContract
 from federation.rules.terms import (
+    COALITIONS_MAX,
+    TABLE_PLAYERS_MAX,
     Aggregation,
     Cohort,
     ConsentTerms,
@@ -32,6 +35,7 @@ from federation.rules.terms import (
     Validation,
     Valuation,
     Voting,
+    coalitions_needed,
 )
 from federation.rules.wire import Sha256Hex, Slug, Text, Wire, describe, parse_toml
 
@@ -97,6 +101,51 @@ class StudyPlan(Wire):
         return self
 
     @model_validator(mode="after")
+    def _valued(self) -> "StudyPlan":
+        """Beyond 14 institutions values are sampled: whether what the plan asks for can be had."""
+        count, sampling, method = self.rounds.participants, self.valuation.sampling, self.valuation.method
+        if (count > TABLE_PLAYERS_MAX) != (sampling is not None):
+            needed = "is needed" if sampling is None else "has no meaning"
+            raise ValueError(f"valuation.sampling {needed} with {count} participants (more than 14 are sampled)")
+        if sampling is None:
+            return self
+        if self.overlap is not None:
+            raise ValueError(f"overlap cannot go with valuation.sampling: at most {TABLE_PLAYERS_MAX} participants")
+        least = coalitions_needed(method, count)
+        if sampling.coalitions_max < least:
+            raise ValueError(
+                f"valuation.sampling.coalitions_max: {method} of {count} participants needs {least} or more"
+                f"{'' if least <= COALITIONS_MAX else f', above the limit of {COALITIONS_MAX}: use shapley'}"
+            )
+        if self.reward.pay == "lower-bound" and method != "shapley":
+            raise ValueError(f"reward.pay: lower bounds of more than 14 participants need shapley, not {method}")
+        if count * size(self.model, self.schema_contract.inputs) > TABLE_PLAYERS_MAX * PARAMETERS_MAX:
+            raise ValueError(
+                f"model: with {count} participants at most {TABLE_PLAYERS_MAX * PARAMETERS_MAX // count} parameters"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scored(self) -> "StudyPlan":
+        panel = self.valuation.panel
+        if panel is None:
+            return self
+        if panel.quorum > self.rounds.participants:
+            raise ValueError("valuation.panel.quorum cannot be above rounds.participants")
+        if self.valuation.method != "shapley":
+            raise ValueError(f"valuation.panel needs the method shapley, not {self.valuation.method}")
+        for other, there in (
+            ('reward.pay = "lower-bound"', self.reward.z is not None),
+            ("cohort.part", self.cohort.part is not None),
+            ("the section valuation.sampling", self.valuation.sampling is not None),
+            ("the section overlap", self.overlap is not None),  # impartial for sites, not for clusters of them
+            ('aggregation.rule = "trust-anchored"', self.aggregation.anchored),  # scoring has no reference updates
+        ):
+            if there:
+                raise ValueError(f"valuation.panel and {other} do not go together")
+        return self
+
+    @model_validator(mode="after")
     def _lattice(self) -> "StudyPlan":
         steps = self.privacy.clip * self.training.local_steps * self.training.learning_rate
         bound_max = Decimal(2**20)
@@ -111,6 +160,7 @@ class StudyPlan(Wire):
             "voting": self.voting,
             "overlap": self.overlap,
             "aggregation.root": self.aggregation.root,
+            "valuation.panel": self.valuation.panel,
         }
         named = [name for name, section in more.items() if section is not None]
         if self.failover is not None and named:
@@ -148,6 +198,12 @@ class StudyPlan(Wire):
         """A name that people can read and that still names one plan: ``NAME-`` and 12 digits of the plan's hash."""
         return f"{self.name}-{self.plan_hash[:12]}"
 
+    @property
+    def trained_on(self) -> str:
+        """The part of an institution's people (``federation.rules.parts``) that rounds are about; empty: everybody."""
+        panel = self.valuation.panel
+        return (self.cohort.part or EVERYBODY) if panel is None else rest_of(panel.held_out)
+
     def sign(self, key: PrivateKey) -> Envelope:
         """The plan, signed by the coordinator."""
         return sign(self.to_payload(), PLAN_TYPE, key)
@@ -171,7 +227,7 @@ class Agreement(Wire):
     nominal_cohort: Annotated[int, Field(ge=1, le=10**9)]
     signed_at: str
     overlap_key: Sha256Hex | None = None
-    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=13)] | None = None
+    same_owner_as: Annotated[tuple[Slug, ...], Field(min_length=1, max_length=TABLE_PLAYERS_MAX - 1)] | None = None
 
     def sign(self, key: PrivateKey) -> Envelope:
         """The agreement, signed by the institution."""

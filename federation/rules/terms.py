@@ -18,6 +18,15 @@ MINTED_MAX: Final = 10**15
 STAKE_MAX: Final = 10**14
 """The largest stake of one party, in micro-credits."""
 WINDOW_S_MAX: Final = 366 * 86_400
+PARTICIPANTS_MAX: Final = 128
+TABLE_PLAYERS_MAX: Final = 14
+"""With more updates than that, a round's value table holds a sample of the coalitions (``value_sample``)."""
+COALITIONS_MAX: Final = 50_000
+"""The most utilities of one table: it stays below 1 MiB, as a blob in one piece must."""
+PAIRS_FIRST: Final = 32
+"""Pairs of orders before the first look at a sample: fewer say too little about the spread."""
+DRAWS_FIRST: Final = 16
+"""Draws of each stratum before the first look; a stratum with no more coalitions than that is counted whole."""
 
 
 def _day(value: str) -> str:
@@ -114,13 +123,13 @@ class Rounds(Wire):
     """
 
     count: Annotated[int, Field(ge=1, le=1000)]
-    participants: Annotated[int, Field(ge=1, le=14)]
-    quorum: Annotated[int, Field(ge=1, le=14)]
+    participants: Annotated[int, Field(ge=1, le=PARTICIPANTS_MAX)]
+    quorum: Annotated[int, Field(ge=1, le=PARTICIPANTS_MAX)]
     deadline_s: Annotated[int, Field(ge=1, le=604800)]
     attendance: Literal["visits"] | None = None
-    invite: Annotated[int, Field(ge=1, le=14)] | None = None
+    invite: Annotated[int, Field(ge=1, le=PARTICIPANTS_MAX)] | None = None
     invite_every: Annotated[int, Field(ge=1, le=1000)] | None = None
-    enough: Annotated[int, Field(ge=1, le=14)] | None = None
+    enough: Annotated[int, Field(ge=1, le=PARTICIPANTS_MAX)] | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> "Rounds":
@@ -199,12 +208,72 @@ class Aggregation(Wire):
         return self
 
 
+class Sampling(Wire):
+    """How far to sample the values of a round that has more updates than a table of all coalitions can hold.
+
+    Attributes:
+        precision: half the width, in nats, of each institution's interval in a round; sampling stops when all have it.
+        confidence: of each interval.
+        coalitions_max: how many utilities a table may hold: sampling stops there in any case.
+    """
+
+    precision: PositiveNumber
+    confidence: Annotated[Number, Field(ge=Decimal("0.5"), le=Decimal("0.999"))] = Decimal("0.95")
+    coalitions_max: Annotated[int, Field(ge=1, le=COALITIONS_MAX)] = 20_000
+
+    @property
+    def half_width(self) -> int:
+        """The precision in units of utility (2^-40 nats), rounded down, at least 1."""
+        return max(1, int(self.precision * 2**40))
+
+
+class Panel(Wire):
+    """Institutions score each other, on people whom each holds back: see ``federation.rules.panel``.
+
+    Attributes:
+        held_out: the part of each institution's people (``federation.rules.parts``) that is scored on, and never
+            trained on.
+        clip: how far one person can move an institution's scores, L2, in nats over the whole study.
+        band: how far from the median, in nats, another institution's number still counts in full; 0: medians.
+        quorum: with fewer institutions that show their scores the pool is burned.
+    """
+
+    held_out: Part
+    clip: Annotated[Number, Field(gt=0, le=1024)]
+    band: Annotated[Number, Field(ge=0, le=1024)] = Decimal(0)
+    quorum: Annotated[int, Field(ge=3, le=14)]
+
+
 class Valuation(Wire):
-    """How an institution's value is measured: by ``method`` from the bounded negative log loss (nats, 0 .. bound)."""
+    """How an institution's value is measured: by ``method`` from the bounded negative log loss (nats, 0 .. bound).
+
+    On the sponsor's validation set, or where there is a ``panel`` by that. ``sampling``: for plans of more institutions
+    than a table of all coalitions can hold.
+    """
 
     method: Literal["shapley", "banzhaf", "leave-one-out", "beta-16-1", "beta-4-1", "beta-1-4", "beta-1-16"]
     utility: Literal["negative-log-loss"]
     loss_bound: PositiveNumber = Decimal(4)
+    sampling: Sampling | None = None
+    panel: Panel | None = None
+
+
+def coalitions_whole(method: str, players: int) -> int:
+    """How many coalitions a sample of ``players`` holds in any case, at most."""
+    if method == "shapley":
+        return 2
+    if method == "leave-one-out":
+        return players + 2
+    # Strata that are counted whole: the smallest and the largest sizes.
+    return 2 * (players + 1) + (players * (players - 1) if players - 1 <= DRAWS_FIRST else 0)
+
+
+def coalitions_needed(method: str, players: int) -> int:
+    """How many coalitions must fit into a table until values of ``players`` by ``method`` are known at all."""
+    whole = coalitions_whole(method, players)
+    if method == "leave-one-out":
+        return whole
+    return whole + (PAIRS_FIRST * 2 * (players - 1) if method == "shapley" else DRAWS_FIRST * 2 * players**2)
 
 
 class Reward(Wire):
@@ -224,7 +293,9 @@ class Reward(Wire):
     minimum_share: Annotated[Number, Field(ge=0, le=1)] = Decimal(0)
     pay: Literal["value", "lower-bound"] | None = None
     z: Annotated[Number, Field(gt=0, le=10)] | None = None
-    fees: Annotated[dict[Did, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=14)] | None = None
+    fees: Annotated[dict[Did, Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=PARTICIPANTS_MAX)] | None = (
+        None
+    )
     outcome: Sha256Hex | None = None
 
     @property

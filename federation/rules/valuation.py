@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import OperatorError, PeerError
+from federation.rules.terms import TABLE_PLAYERS_MAX as PLAYERS_MAX
 
-PLAYERS_MAX: Final = 14
 _INT64_SAFE: Final = 1 << 62
 
 Method = Callable[[Sequence[int]], list[Fraction]]

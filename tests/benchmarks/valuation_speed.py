@@ -16,22 +16,26 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from federation.learning.evaluation import coalition_utilities, committed_utility
+from federation.learning.evaluation import coalition_utilities, committed_utility, utilities_of
 from federation.rules.aggregation import WEIGHTED_MEAN, Rule, aggregate
+from federation.rules.documents import ValueTable
 from federation.rules.encoding import SubjectBatch
 from federation.rules.families import LOGISTIC, MlpModel, Model, size
 from federation.rules.fixedpoint import from_fixed, to_fixed
 from federation.rules.robust import LOCATIONS
 from federation.rules.sampled_values import Stopping, antithetic_shapley, stratified_values
+from federation.rules.terms import Valuation
 from federation.rules.valuation import METHODS, shapley
+from federation.rules.value_sample import draw, redraw
 
 ROWS, BOUND = 500, Decimal(4)
 UNIT = 2**40
@@ -73,6 +77,11 @@ class Case:
         members = {name: self.updates[name] for at, name in enumerate(self.names) if mask >> at & 1}
         model = aggregate(self.base, members, self.weights)
         return committed_utility(from_fixed(model), self.batch, BOUND, self.model)
+
+    def utilities(self, masks: Sequence[int], rule: Rule = WEIGHTED_MEAN) -> tuple[int, ...]:
+        return utilities_of(
+            masks, self.base, self.updates, self.weights, self.names, self.batch, BOUND, rule, self.model
+        )
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
@@ -129,13 +138,13 @@ def methods(players: int) -> None:
 def sampled() -> None:
     print("\n| sites | way | precision (nats) | coalitions asked | of | samples | time | error, in half-widths |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for players, precisions in ((10, (0.002, 0.0005)), (20, (0.002, 0.001)), (40, (0.002,))):
+    for players, precisions in ((10, (0.002, 0.0005)), (20, (0.002, 0.001)), (40, (0.002,)), (100, (0.0005,))):
         case = Case(players)
         for precision in precisions:
-            for way in (antithetic_shapley, stratified_values):
+            for way in (antithetic_shapley, stratified_values)[: 1 if players == 100 else 2]:
                 started = time.process_time()
                 found = way(
-                    case.utility,
+                    case.utilities,
                     players,
                     np.random.default_rng(1),
                     Stopping(round(precision * UNIT), Fraction(95, 100)),
@@ -151,6 +160,43 @@ def sampled() -> None:
                     f"| {2**players:,} | {found.samples:,} | {spent:.2f} s | {error} |",
                     flush=True,
                 )
+
+
+def sampled_tables() -> None:
+    """Tables of rounds that are too large for all coalitions, as the coordinator makes them and a verifier redraws."""
+    mean, trimmed, nearest = (
+        WEIGHTED_MEAN,
+        *(Rule(name, Decimal("0.2")) for name in ("trimmed-mean", "nnm-trimmed-mean")),
+    )
+    cases = [
+        (15, mean, "0.002"),
+        (15, mean, "0.0005"),
+        (50, mean, "0.002"),
+        (50, mean, "0.0005"),
+        (100, mean, "0.0005"),
+    ]
+    cases += [(30, trimmed, "0.002"), (30, nearest, "0.002"), (100, trimmed, "0.002")]
+    print("\n| sites | rule | precision (nats) | coalitions | reached | drawn and evaluated | drawn again | table |")
+    print("| ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |")
+    for players, rule, precision in cases:
+        case = Case(players)
+        terms = {"method": "shapley", "utility": "negative-log-loss", "sampling": {"precision": precision}}
+        valuation = Valuation.model_validate(terms)
+        started = time.process_time()
+        sample = draw(players, partial(case.utilities, rule=rule), valuation, "a" * 64)
+        spent = time.process_time() - started
+        table = ValueTable(
+            study="s", round=1, players=case.names, utilities=sample.utilities, salt="5" * 64, seed="a" * 64
+        )
+        started = time.process_time()
+        redraw(table, valuation)
+        again = time.process_time() - started
+        reached = "yes" if sample.values.reached else "no"
+        print(
+            f"| {players} | {rule.name} | {precision} | {len(sample.utilities):,} | {reached} "
+            f"| {spent:.2f} s | {again:.2f} s | {len(table.to_payload()) / 1000:.0f} kB |",
+            flush=True,
+        )
 
 
 PYDVL = """
@@ -238,6 +284,7 @@ def main() -> None:
             against_pydvl(chosen.pydvl, chosen.players_max, curves)
         methods(chosen.players_max)
         sampled()
+        sampled_tables()
     if chosen.plot:
         drawn(curves, chosen.plot)
     print(f"\nMeasured {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, {platform.machine()}.")

@@ -8,7 +8,8 @@ import pytest
 from study_in_memory import InMemoryStudy, key_of
 
 from clients.folder import create_node, open_node_folder
-from clients.node import Node, join, membership_of
+from clients.joining import join, membership_of
+from clients.node import Node
 from clients.storage import StudyMembership
 from federation.coordinator.folder import create_coordinator
 from federation.coordinator.membership import invite

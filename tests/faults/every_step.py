@@ -135,6 +135,7 @@ def start(folder: Path, name: str, *words: str, record: Path | None = None, targ
         out = os.open(folder / f"{name}.out", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)
         Steps(record, target).watch()
         role = "coordinator" if name == "coordinator" else "node"
         status = accord([*(words or (role, "run", "--until-settled")), "--dir", str(folder / name)])

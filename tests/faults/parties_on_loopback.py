@@ -22,7 +22,7 @@ from study_in_memory import key_of, small_plan, table
 
 from clients.data.dataset import add_dataset
 from clients.folder import NodeFolder, create_node
-from clients.node import membership_of
+from clients.joining import membership_of
 from clients.privacy.budget import BudgetLedger
 from consent.rules.record import Action, Terms, build, sign_record
 from federation.cli.coordinator import address_of
@@ -233,48 +233,51 @@ class Parties:
         return "\n".join([*texts, f"-- the log ends with {kinds}"])
 
     def _node(self, site: str) -> NodeFolder:
-        opened = create_node(self.folder / site, PartySettings(role="node", name=site))
-        now = system_clock()
-        rows = self.folder / f"{site}.csv"
-        rows.write_bytes(table(site, PEOPLE))
-        add_dataset(opened.engine, rows, subject_column="person", name=None, now=now)
-        opened.registry.submit_all([(ref, self._grant(opened, site, ref)) for ref in self._refs()])
-        invitation = invite(self.coordinator.engine, study=self.plan.study_id, site=site, address=self.address)
-        membership = Membership(self.coordinator.engine, self.history, self.envelope)
-        request = JoinRequest(study=invitation.study, token=invitation.token)
-        envelope = membership.join(opened.key.public, request.to_payload())
-        row = membership_of(invitation, envelope, now=now)
-        agreement = Agreement(
-            study=self.plan.study_id,
-            plan_hash=self.plan.plan_hash,
-            site=site,
-            nominal_cohort=PEOPLE,
-            signed_at=format_instant(now),
-        )
-        row.agreement = agreement.sign(opened.key).to_bytes()
-        with write(opened.engine) as session:
-            session.add(row)
-        return opened
+        return joined_node(self.folder / site, self.coordinator, self.address)
 
-    @staticmethod
-    def _refs() -> list[str]:
-        return [f"p{number:02}" for number in range(PEOPLE)]
 
-    def _grant(self, opened: NodeFolder, site: str, ref: str) -> bytes:
-        now, person = system_clock(), key_of(f"person {site}/{ref}")
-        terms = Terms(
-            purposes=("DUO:0000006",),
-            epsilon_max=self.plan.privacy.epsilon,
-            delta_max=self.plan.privacy.delta,
-            valid_until=now + timedelta(days=1),
-        )
-        document = build(
-            subject=person.public,
-            institution=opened.key.public,
-            action=Action.GRANT,
-            seq=1,
-            prev=None,
-            valid_from=now,
-            terms=terms,
-        )
-        return sign_record(document, person, created=now)
+def joined_node(folder: Path, coordinator: CoordinatorFolder, address: str, *, people: int = PEOPLE) -> NodeFolder:
+    """A node whose people consent, that has joined the coordinator's study at ``address`` and agreed to it."""
+    site, now = folder.name, system_clock()
+    plan, envelope = coordinator.plan(None)
+    opened = create_node(folder, PartySettings(role="node", name=site))
+    rows = folder.parent / f"{site}.csv"
+    rows.write_bytes(table(site, people))
+    add_dataset(opened.engine, rows, subject_column="person", name=None, now=now)
+    refs = [f"p{number:02}" for number in range(people)]
+    opened.registry.submit_all([(ref, _grant(opened, plan, site, ref)) for ref in refs])
+    invitation = invite(coordinator.engine, study=plan.study_id, site=site, address=address)
+    membership = Membership(coordinator.engine, coordinator.history(plan.study_id), envelope)
+    request = JoinRequest(study=invitation.study, token=invitation.token)
+    row = membership_of(invitation, membership.join(opened.key.public, request.to_payload()), now=now)
+    agreement = Agreement(
+        study=plan.study_id,
+        plan_hash=plan.plan_hash,
+        site=site,
+        nominal_cohort=people,
+        signed_at=format_instant(now),
+    )
+    row.agreement = agreement.sign(opened.key).to_bytes()
+    with write(opened.engine) as session:
+        session.add(row)
+    return opened
+
+
+def _grant(opened: NodeFolder, plan: StudyPlan, site: str, ref: str) -> bytes:
+    now, person = system_clock(), key_of(f"person {site}/{ref}")
+    terms = Terms(
+        purposes=("DUO:0000006",),
+        epsilon_max=plan.privacy.epsilon,
+        delta_max=plan.privacy.delta,
+        valid_until=now + timedelta(days=1),
+    )
+    document = build(
+        subject=person.public,
+        institution=opened.key.public,
+        action=Action.GRANT,
+        seq=1,
+        prev=None,
+        valid_from=now,
+        terms=terms,
+    )
+    return sign_record(document, person, created=now)

@@ -17,14 +17,15 @@ class SlowLine:
         bytes_s: the rate of each direction.
         delay_s: one way.
         cut_every_s: after so long all connections are cut, again and again.
+        port: where it listens; 0 for the system's choice.
     """
 
-    def __init__(self, target: int, *, bytes_s: float, delay_s: float, cut_every_s: float) -> None:
+    def __init__(self, target: int, *, bytes_s: float, delay_s: float, cut_every_s: float, port: int = 0) -> None:
         self._target, self._bytes_s, self._delay_s, self._cut_every_s = target, bytes_s, delay_s, cut_every_s
         self.forwarded = 0
         """Bytes of both directions that left the line, the protocols' own included."""
         self.cuts = 0
-        self.port = 0
+        self.port = port
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -32,7 +33,7 @@ class SlowLine:
     def __enter__(self) -> Self:
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_READ_BYTES), self._loop
+            asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=_READ_BYTES), self._loop
         ).result(10)
         self.port = self._server.sockets[0].getsockname()[1]
         self._cutting = asyncio.run_coroutine_threadsafe(self._cut(), self._loop)

@@ -1,6 +1,6 @@
 """A small study of three institutions, played in-process by the network's own rules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from federation.export import writing
-from federation.learning.evaluation import coalition_utilities
+from federation.learning.evaluation import coalition_utilities, utilities_of
 from federation.learning.models import initial_model
 from federation.learning.reference import reference_update
 from federation.learning.uncertainty import study_errors
@@ -46,6 +46,7 @@ from federation.rules.replay import apply, begin
 from federation.rules.state import StudyState
 from federation.rules.study import Agreement, StudyPlan, plan_from_toml
 from federation.rules.validation import read_validation, validation_commitment
+from federation.rules.value_sample import draw, is_sampled, seed_of
 from federation.storage.blobs import MemoryBlobStore
 from federation.storage.log import MemoryLog
 
@@ -149,12 +150,13 @@ class Study:
     edits: dict[str, str] = field(default_factory=dict)
     root_rows: bytes = ROOT_ROWS
     seed: int = 7
+    sites: tuple[str, ...] = SITES
     key: PrivateKey = field(default_factory=lambda: PrivateKey(bytes([100]) * 32))
     log: MemoryLog = field(default_factory=lambda: MemoryLog("study"))
     blobs: MemoryBlobStore = field(default_factory=MemoryBlobStore)
 
     def __post_init__(self) -> None:
-        self.institutions = {site: PrivateKey(bytes([101 + number]) * 32) for number, site in enumerate(SITES)}
+        self.institutions = {site: PrivateKey(bytes([101 + number]) * 32) for number, site in enumerate(self.sites)}
         commitment = validation_commitment(SALT, ROWS)
         text = PLAN.format(code=CODE, commitment=commitment, disclosure=self.disclosure)
         for before, after in self.edits.items():
@@ -225,7 +227,9 @@ class Study:
         }
         return StakeDeposited(envelope=Pledge(**{**fields, **changes}).sign(key).to_bytes().decode())
 
-    def play_round(self, number: int, *, declining: str | None = None, late: str | None = None) -> None:
+    def play_round(
+        self, number: int, *, declining: str | None = None, late: str | None = None, cosigners: int = 3
+    ) -> None:
         base_model = self.state.model
         assert base_model is not None
         deadline = format_instant(self.now + timedelta(seconds=60))
@@ -255,7 +259,7 @@ class Study:
             else:
                 self.append(UpdateAdmitted(envelope=update.sign(key).to_bytes().decode()), number, key)
         self.close(number)
-        self.checkpoint()
+        self.checkpoint(cosigners)
 
     def update(self, number: int, key: PrivateKey) -> Update:
         parameters = len(initial_model(self.plan, self.seed))
@@ -297,14 +301,30 @@ class Study:
         players = tuple(sorted(updates))
         batch = read_validation(self.plan, ROWS)
         bound = self.plan.valuation.loss_bound
-        utilities = list(
-            coalition_utilities(base, updates, self.state.weights, players, batch, bound, rule, self.plan.model)
-        )
-        if self.tables:
-            utilities[0] = self.tables[-1].utilities[-1]
-        utilities = self.change(f"utilities-{number}", utilities)
-        table = ValueTable(
-            study=self.plan.study_id, round=number, players=players, utilities=tuple(utilities), salt="5" * 64
+        game = (base, updates, self.state.weights, players, batch, bound, rule, self.plan.model)
+        before = self.tables[-1].utilities[-1:] if self.tables else ()
+        seed = None
+        if is_sampled(len(players)):
+            seed = seed_of(self.plan.study_id, number, self.change("commitments", current.commitments))
+
+            def ask(masks: Sequence[int]) -> Sequence[int]:
+                found = self.change(f"utilities-{number}", list(utilities_of(masks, *game)))
+                return [*before, *found[1:]] if before and masks[0] == 0 else found
+
+            utilities = list(draw(len(players), ask, self.plan.valuation, seed).utilities)
+        else:
+            utilities = list(coalition_utilities(*game))
+            utilities = self.change(f"utilities-{number}", [*before, *utilities[len(before) :]])
+        table = self.change(
+            f"table-{number}",
+            ValueTable(
+                study=self.plan.study_id,
+                round=number,
+                players=players,
+                utilities=tuple(utilities),
+                salt="5" * 64,
+                seed=seed,
+            ),
         )
         self.tables.append(table)
         body = RoundClosed(
@@ -326,7 +346,7 @@ class Study:
     def errors(self) -> dict[str, int] | None:
         if self.plan.reward.z is None:
             return None
-        found = study_errors(self.state, read_validation(self.plan, ROWS), self.blobs.get)
+        found = study_errors(self.state, self.tables, read_validation(self.plan, ROWS), self.blobs.get)
         return dict(self.change("errors", found))
 
     def export(self, folder: Path) -> Path:

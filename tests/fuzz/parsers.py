@@ -12,8 +12,9 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +91,7 @@ from federation.network.transport import listen_address
 from federation.network.tunnel import _head, destination, proxy_of, status_of
 from federation.network.websocket import WebSocketStream
 from federation.rules import events, merkle
+from federation.rules.accounting import scores_event
 from federation.rules.admission import check_update, consent_origin
 from federation.rules.ballots import Change, Proposal, Vote
 from federation.rules.byte_planes import pack_planes, unpack_planes
@@ -112,6 +114,8 @@ from federation.rules.documents import (
     OverlapReport,
     Refusal,
     Revocation,
+    Scores,
+    ScoresCommitment,
     Signed,
     Update,
     ValueTable,
@@ -153,12 +157,15 @@ from federation.rules.offers import (
     open_price,
 )
 from federation.rules.overlap import unpack_sketch
+from federation.rules.panel_log import check_scores
 from federation.rules.pledges import Accusation, FalseUtility, Opening, Pledge, SplitView, TwoStudies
 from federation.rules.replay import apply, begin, replay
 from federation.rules.sealing import open_sealed, seal, sealing_key
 from federation.rules.state import StudyState
 from federation.rules.study import AGREEMENT_TYPE, PLAN_TYPE, open_agreement, open_plan, plan_from_toml, read
+from federation.rules.terms import Panel, Valuation
 from federation.rules.validation import read_validation
+from federation.rules.value_sample import ValueSample, draw, redraw, seed_of
 from federation.settings import PartySettings, load_settings
 from federation.settlement.accounts import read_accounts
 from federation.settlement.addresses import checksummed
@@ -388,6 +395,24 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
     signed_manifest = sign_manifest(exported.files, study=plan.study_id, log_size=3, log_root=bytes(32), key=key)
     vector = np.arange(-2, 2, dtype=np.int64)
 
+    terms = plan.valuation.model_copy(update={"panel": Panel(held_out="00", clip=Decimal(1), quorum=3)})
+    state = replace(study.state, plan=plan.model_copy(update={"valuation": terms}))
+    players = tuple(sorted(state.weights))
+    scores = Scores(
+        study=state.study,
+        model=state.model or "",
+        players=players,
+        values=tuple(range(len(players))),
+        event=scores_event(state.plan),
+        nonce="0" * 64,
+        code_hash=plan.code_approved[0],
+    )
+
+    def scored(data: bytes) -> Any:
+        """As the log's rules check scores."""
+        shown, _ = open_signed(Scores, data)
+        return check_scores(state, shown)
+
     def signed(kind: type[Any], document: Any) -> Parser:
         return Parser(_resigned(kind.payload_type(), ash, partial(open_signed, kind)), (document.to_payload(),))
 
@@ -415,12 +440,19 @@ def _documents(study: InMemoryStudy) -> dict[str, Parser]:
         "refusal": signed(Refusal, refusal),
         "revocation": signed(Revocation, revocation),
         "update": signed(Update, update),
+        "scores": signed(Scores, scores),
+        "scores, commitment": signed(ScoresCommitment, scores.commitment(ash.public)),
+        "scores, admission": Parser(
+            _resigned(Scores.payload_type(), ash, scored),
+            (scores.to_payload(),),
+        ),
         "update, admission": Parser(
             _resigned(Update.payload_type(), ash, admitted),
             tuple(open_envelope(data, payload_type=Update.payload_type()).payload for data in _of(updates, ash)[:1]),
         ),
         **_compared(study, signed),
         "value table": Parser(partial(read, ValueTable), (table.to_payload(),)),
+        "value table, sampled": Parser(_redrawn, (_sampled_table().to_payload(),)),
         "vector": Parser(partial(unpack, length=4), (pack(vector),)),
         "quantised vector": Parser(partial(unpack_quantised, length=4), (pack_quantised(vector),)),
         "sparse vector": Parser(partial(unpack_sparse, length=4, count=4), (pack_sparse(vector, 4),)),
@@ -521,6 +553,22 @@ def _logs(study: InMemoryStudy) -> dict[str, Parser]:
         "evidence": Parser(verify_evidence, tuple(evidence)),
         "evidence, signed anew": Parser(partial(_evidence, key), tuple(evidence)),
     }
+
+
+SAMPLED = Valuation.model_validate(
+    {"method": "shapley", "utility": "negative-log-loss", "sampling": {"precision": "0.01", "coalitions_max": 900}}
+)
+
+
+def _sampled_table() -> ValueTable:
+    seed = seed_of("study", 1, {})
+    sample = draw(15, lambda masks: [mask.bit_count() << 30 for mask in masks], SAMPLED, seed)
+    players = tuple(f"p{place:02}" for place in range(15))
+    return ValueTable(study="study", round=1, players=players, utilities=sample.utilities, salt=seed, seed=seed)
+
+
+def _redrawn(data: bytes) -> ValueSample:
+    return redraw(read(ValueTable, data), SAMPLED)
 
 
 def _challenges(study: InMemoryStudy) -> dict[str, Parser]:

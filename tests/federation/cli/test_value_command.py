@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scored_by_panel
 
 from clients.cli.value import why
 from federation.cli.main import main
@@ -94,6 +95,31 @@ def test_the_picture_has_a_bar_for_what_is_sure(play: Any, tmp_path: Path) -> No
     html = page.read_text("utf-8")
     assert re.search(r"nats in the end, of which [+-]0\.\d{6} are sure", html)
     assert "once chance is taken off" in html
+
+
+def test_a_panel_s_study_is_explained_by_who_scored_and_verified(play: Any, tmp_path: Path, capsys: Output) -> None:
+    page, study = tmp_path / "ash.html", scored_by_panel.played(play)
+    folder = str(study.export(tmp_path / "study"))
+    assert main(["value", "explain", "ash", "--dir", folder, "--out", str(page)]) == 0
+    text = capsys.readouterr().out
+    assert "For this site, in nats: birch +4.000000, cedar +4.000000." in text
+    assert "nobody is paid by here" in text
+    assert "of what the panel found in all" in text
+    assert "by the panel +4.000000" in page.read_text("utf-8")
+    assert main(["rewards", "statement", "ash", "--dir", folder]) == 0
+    text = capsys.readouterr().out
+    assert "scored by  birch: +4.000000" in text
+    assert "panel      +4.000000" in text
+    assert main(["log", "verify", folder, "--key", study.key.public.did]) == 0
+    assert "scored by    ash, birch, cedar: their word for their own people" in capsys.readouterr().out
+
+
+def test_too_few_scores_are_explained(play: Any, tmp_path: Path, capsys: Output) -> None:
+    study = scored_by_panel.played(play, {site: scored_by_panel.HONEST[site] for site in ("ash", "cedar")})
+    assert main(["value", "explain", "ash", "--dir", str(study.export(tmp_path / "study")), "--json"]) == 0
+    steps = " ".join(json.loads(capsys.readouterr().out)["why"])
+    assert "Fewer than 3 institutions showed scores" in steps
+    assert "Absent: birch." in steps
 
 
 # Challenge

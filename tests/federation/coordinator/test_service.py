@@ -75,7 +75,7 @@ def test_where_the_lower_bound_is_paid_the_settlement_commits_to_errors_that_any
         state = study.run()
         assert len(study.history.checkpoint().cosignatures) == 3
         batch = read_validation(study.plan, study.validation)
-        assert audit.standard_errors(state.payments) == study_errors(state, batch, study.blobs.get)
+        assert audit.standard_errors(state.payments) == study_errors(state, study.tables(), batch, study.blobs.get)
         worth = {payment.party: Fraction(payment.value) for payment in state.payments}
         bounds = audit.payable(state, worth, audit.standard_errors(state.payments))
         assert all(bounds[did] < value for did, value in worth.items())

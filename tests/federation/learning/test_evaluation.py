@@ -15,9 +15,10 @@ from federation.learning.evaluation import (
     bootstrap_auc,
     coalition_utilities,
     committed_utility,
+    utilities_of,
     utility,
 )
-from federation.rules.aggregation import aggregate, coalition_models
+from federation.rules.aggregation import WEIGHTED_MEAN, Rule, aggregate, coalition_models
 from federation.rules.audit import UTILITY_TOLERANCE
 from federation.rules.encoding import SubjectBatch
 from federation.rules.fixedpoint import from_fixed
@@ -91,6 +92,32 @@ def test_every_coalition_has_the_utility_of_its_published_model(seed: int, count
     tolerance = float(UTILITY_TOLERANCE)
     for entry, model in zip(table, models, strict=True):
         assert entry / 2**UTILITY_BITS == pytest.approx(by_hand(from_fixed(model), batch(seed), 4.0), abs=tolerance)
+
+
+def test_coalitions_in_any_order_have_the_utilities_of_the_table() -> None:
+    base, updates, weights = case(3)
+    table = coalition_utilities(base, updates, weights, SITES, batch(3), BOUND)
+    drawn = (11, 0, 6, 6, 15)
+    assert utilities_of(drawn, base, updates, weights, SITES, batch(3), BOUND) == tuple(table[mask] for mask in drawn)
+
+
+@pytest.mark.parametrize("rule", [WEIGHTED_MEAN, Rule("trimmed-mean", Decimal("0.2"))], ids=["mean", "trimmed"])
+def test_coalitions_of_more_players_than_a_word_has_bits_have_the_utilities_of_their_models(rule: Rule) -> None:
+    rng = np.random.default_rng(5)
+    sites = [f"s{number:03}" for number in range(128)]
+    updates = {name: rng.integers(-(2**24), 2**24, 5) for name in sites}
+    base, weights = rng.integers(-(2**24), 2**24, 5), {name: 1 + number for number, name in enumerate(sites)}
+    drawn = ((1 << 128) - 1, 1 << 127, (1 << 100) + (1 << 63) + 5)
+    expected = []
+    for mask in drawn:
+        members = {name: updates[name] for place, name in enumerate(sites) if mask >> place & 1}
+        model = aggregate(base, members, weights, rule)
+        expected.append(committed_utility(from_fixed(model), batch(5), BOUND))
+    assert utilities_of(drawn, base, updates, weights, sites, batch(5), BOUND, rule) == tuple(expected)
+    with pytest.raises(PeerError, match="no table of all coalitions"):
+        coalition_utilities(base, updates, weights, sites, batch(5), BOUND, rule)
+    with pytest.raises(PeerError, match="one of them twice"):
+        utilities_of(drawn, base, updates, weights, [*sites[:-1], "s000"], batch(5), BOUND, rule)
 
 
 @given(st.integers(0, 1000), st.integers(0, 4), st.integers(0, 4))

@@ -19,6 +19,7 @@ from federation.rules.events import (
     PartEvent,
     PoissonEvent,
     RepeatedEvent,
+    RestEvent,
     concerning,
     event_bytes,
     event_json,
@@ -131,7 +132,8 @@ def test_deep_nesting_and_large_texts_are_refused() -> None:
 # Parts of the people
 
 bits = st.text("01", min_size=1, max_size=BITS_MAX)
-on_parts = st.builds(PartEvent, part=bits, event=events)
+on_parts = st.builds(PartEvent, part=bits, event=events) | st.builds(RestEvent, part=bits, event=events)
+OnPart = PartEvent | RestEvent
 SIXTEENTHS = [f"{number:04b}" for number in range(16)]
 
 
@@ -139,9 +141,9 @@ def lost_by(sixteenth: str, happened: list[DpEvent]) -> list[dict[str, Any]]:
     """What ran on the people of a sixteenth, without its part: by hand, as an auditor would."""
     found = []
     for document in map(event_json, happened):
-        if document["type"] != "part":
+        if document["type"] not in ("part", "rest"):
             found.append(document)
-        elif sixteenth.startswith(document["part"]):
+        elif sixteenth.startswith(document["part"]) == (document["type"] == "part"):
             found.append(document["event"])
     return found
 
@@ -153,10 +155,10 @@ def test_epsilon_is_that_of_the_person_who_lost_most(happened: list[DpEvent]) ->
 
 
 @given(event=on_parts, count=st.integers(1, 5))
-def test_an_event_on_a_part_has_one_text_and_stays_on_it_when_repeated(event: PartEvent, count: int) -> None:
+def test_an_event_on_a_part_has_one_text_and_stays_on_it_when_repeated(event: OnPart, count: int) -> None:
     assert parse_event(event_bytes(event)) == event
     again = repeated(event, count)
-    assert part_of_event(again) == event.part
+    assert part_of_event(again) == part_of_event(event) == "!" * (event.type == "rest") + event.part
     assert mechanisms(again) == mechanisms(*[event] * count)
 
 

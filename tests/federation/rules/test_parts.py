@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.rules.parts import BITS_MAX, EVERYBODY, holds, overlap, part_of
+from federation.rules.parts import BITS_MAX, EVERYBODY, holds, overlap, part_of, rest_of
 
 bits = st.text("01", max_size=BITS_MAX)
 SIXTEENTHS = [f"{number:04b}" for number in range(16)]
@@ -23,6 +23,14 @@ def test_parts_overlap_exactly_if_somebody_can_be_in_both(left: str, right: str)
     common = [each for each in SIXTEENTHS if each.startswith(left) and each.startswith(right)]
     assert overlap(left, right) == bool(common)
     assert overlap(left, EVERYBODY)
+    assert overlap(left, rest_of(right)) == any(e.startswith(left) and not e.startswith(right) for e in SIXTEENTHS)
+    neither = any(not e.startswith(left) and not e.startswith(right) for e in SIXTEENTHS)
+    assert overlap(rest_of(left), rest_of(right)) == neither
+
+
+@given(subject=st.text(st.characters(exclude_categories=["Cs"])), part=bits)
+def test_whoever_is_not_in_a_part_is_in_its_rest(subject: str, part: str) -> None:
+    assert holds(rest_of(part), subject) != holds(part, subject)
 
 
 @pytest.mark.parametrize(("subject", "part"), [("p00", "0010"), ("p01", "1110"), ("anna", "1000")])

@@ -1,7 +1,7 @@
 """Sampled values beside exact ones: coverage of the intervals, stopping, exactness where it is promised."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from random import Random
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from federation.errors import OperatorError
+from federation.rules.orders import HashedOrders
 from federation.rules.quantiles import error_of_look, natural_log, student
 from federation.rules.sampled_values import (
-    HashedOrders,
     SampledValues,
     Stopping,
     antithetic_shapley,
@@ -25,6 +25,11 @@ from federation.rules.valuation import METHODS, shapley
 
 Way = Callable[..., SampledValues]
 WAYS = (antithetic_shapley, stratified_values)
+
+
+def each(utility: Callable[[int], int]) -> Callable[[Sequence[int]], list[int]]:
+    """Asks for one coalition after the other."""
+    return lambda masks: [utility(mask) for mask in masks]
 
 
 def concave(players: int, seed: int) -> list[int]:
@@ -54,7 +59,7 @@ def test_intervals_hold_the_exact_value_as_often_as_they_say(
     exact = shapley(table)
     held = asked = 0
     for seed in range(40):
-        found = way(table.__getitem__, players, np.random.default_rng(seed), Stopping(precision=precision))
+        found = way(each(table.__getitem__), players, np.random.default_rng(seed), Stopping(precision=precision))
         assert found.reached
         assert max(found.half_widths) <= precision
         assert found.evaluations <= 2**players
@@ -70,7 +75,7 @@ def test_intervals_hold_the_exact_value_as_often_as_they_say(
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_strata_serve_every_method(method: str) -> None:
     table = lawless(9, 3)
-    found = stratified_values(table.__getitem__, 9, np.random.default_rng(5), Stopping(precision=200_000), method)
+    found = stratified_values(each(table.__getitem__), 9, np.random.default_rng(5), Stopping(precision=200_000), method)
     exact = METHODS[method](table)
     outside = sum(
         not low <= value <= high
@@ -86,14 +91,14 @@ def test_strata_serve_every_method(method: str) -> None:
 def test_estimates_from_orders_add_up_to_what_all_achieve(players: int, seed: Random, pairs: int) -> None:
     table = [seed.randint(-(2**60), 2**60) for _ in range(2**players)]
     orders = HashedOrders(seed.randbytes(8))
-    found = antithetic_shapley(table.__getitem__, players, orders, Stopping(precision=1, samples_max=pairs))
+    found = antithetic_shapley(each(table.__getitem__), players, orders, Stopping(precision=1, samples_max=pairs))
     assert sum(found.estimates) == table[-1] - table[0]
     assert found.samples <= pairs
 
 
 def test_small_games_are_counted_whole() -> None:
     table = lawless(5, 1)
-    found = stratified_values(table.__getitem__, 5, HashedOrders(b""), Stopping(precision=1))
+    found = stratified_values(each(table.__getitem__), 5, HashedOrders(b""), Stopping(precision=1))
     assert list(found.estimates) == shapley(table)
     assert found.half_widths == (0,) * 5
     assert found.samples == 0
@@ -108,7 +113,7 @@ def test_thirty_players_need_a_tiny_part_of_their_coalitions(way: Way) -> None:
     def utility(mask: int) -> int:
         return sum(weight for player, weight in enumerate(weights) if mask >> player & 1) ** 2
 
-    found = way(utility, 30, np.random.default_rng(2), Stopping(precision=4000))
+    found = way(each(utility), 30, np.random.default_rng(2), Stopping(precision=4000))
     assert found.reached
     assert found.evaluations < 30_000
     for player, weight in enumerate(weights):
@@ -116,7 +121,7 @@ def test_thirty_players_need_a_tiny_part_of_their_coalitions(way: Way) -> None:
 
 
 def test_an_additive_game_needs_only_the_first_look() -> None:
-    found = antithetic_shapley(lambda mask: 7 * mask, 20, HashedOrders(b"x"), Stopping(precision=1))
+    found = antithetic_shapley(each(lambda mask: 7 * mask), 20, HashedOrders(b"x"), Stopping(precision=1))
     assert found.samples == 32
     assert list(found.estimates) == [7 << player for player in range(20)]
     assert found.half_widths == (0,) * 20
@@ -125,7 +130,7 @@ def test_an_additive_game_needs_only_the_first_look() -> None:
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_the_limit_stops_what_is_not_precise_enough_and_says_so(way: Way) -> None:
     table = lawless(10, 4)
-    found = way(table.__getitem__, 10, HashedOrders(b"limit"), Stopping(precision=1, samples_max=100))
+    found = way(each(table.__getitem__), 10, HashedOrders(b"limit"), Stopping(precision=1, samples_max=100))
     assert found.samples == 100
     assert not found.reached
     assert min(found.half_widths) > 1
@@ -135,7 +140,7 @@ def test_the_limit_stops_what_is_not_precise_enough_and_says_so(way: Way) -> Non
 def test_the_same_seed_gives_the_same_figures(way: Way) -> None:
     table = concave(8, 2)
     one, two, other = (
-        way(table.__getitem__, 8, HashedOrders(seed), Stopping(precision=60_000)) for seed in (b"a", b"a", b"b")
+        way(each(table.__getitem__), 8, HashedOrders(seed), Stopping(precision=60_000)) for seed in (b"a", b"a", b"b")
     )
     assert one == two
     assert one.estimates != other.estimates
@@ -151,11 +156,11 @@ def test_a_rare_large_gain_that_no_draw_met_is_inside_the_interval_that_knows_th
 
     terms = Stopping(precision=20_000, samples_max=4000, spread=prize)
     for seed in range(5):
-        found = way(utility, players, np.random.default_rng(seed), terms)
+        found = way(each(utility), players, np.random.default_rng(seed), terms)
         for player in range(players):
             low, high = found.interval(player)
             assert low <= Fraction(prize, players) <= high
-    blind = antithetic_shapley(utility, players, HashedOrders(b""), Stopping(precision=10**7, spread=prize))
+    blind = antithetic_shapley(each(utility), players, HashedOrders(b""), Stopping(precision=10**7, spread=prize))
     assert min(blind.half_widths) > 0
 
 
@@ -171,15 +176,15 @@ def test_a_rare_large_gain_that_no_draw_met_is_inside_the_interval_that_knows_th
 def test_impossible_terms_are_refused(terms: Stopping) -> None:
     for way in WAYS:
         with pytest.raises(OperatorError, match="Sampling needs"):
-            way(lambda mask: mask, 3, HashedOrders(b""), terms)
+            way(each(lambda mask: mask), 3, HashedOrders(b""), terms)
 
 
 def test_no_player_and_no_method_are_refused() -> None:
     for way in WAYS:
         with pytest.raises(OperatorError, match="no player"):
-            way(lambda mask: mask, 0, HashedOrders(b""), Stopping(precision=1))
+            way(each(lambda mask: mask), 0, HashedOrders(b""), Stopping(precision=1))
     with pytest.raises(OperatorError, match="no method"):
-        stratified_values(lambda mask: mask, 3, HashedOrders(b""), Stopping(precision=1), "owen")
+        stratified_values(each(lambda mask: mask), 3, HashedOrders(b""), Stopping(precision=1), "owen")
 
 
 def test_hashed_orders_are_orders_and_each_is_equally_likely() -> None:

@@ -163,7 +163,6 @@ WRONG = [
     ("clip = 1.5", "clip = 8000000", "must stay below 2^20"),
     ('unit = "subject"', 'unit = "record"', "privacy.unit"),
     ("quorum = 2", "quorum = 4", "rounds.quorum cannot be above rounds.participants"),
-    ("participants = 3", "participants = 15", "rounds.participants"),
     ("count = 2", "count = 0", "rounds.count"),
     ("count = 2", "count = 2.5", "rounds.count"),
     ("deadline_s = 60", "deadline_s = 0", "rounds.deadline_s"),
@@ -199,6 +198,9 @@ WRONG = [
     ('rule = "weighted-mean"', 'rule = "multi-krum"\ntolerated = 0.3', "nobody would be tolerated"),
     ('rule = "weighted-mean"', 'rule = "median"', "aggregation.rule"),
     ('method = "shapley"', 'method = "owen"', "valuation.method"),
+    ("participants = 3", "participants = 15", "valuation.sampling is needed with 15 participants"),
+    ("participants = 3", "participants = 129", "rounds.participants"),
+    ("[reward]", "[valuation.sampling]\nprecision = 0.001\n[reward]", "valuation.sampling has no meaning with 3 part"),
     ('commitment = "1111', 'commitment = "X111', "validation.commitment"),
     ("code_approved = [", "code_approved = []\nother = [", "code_approved"),
     ("[reward]", "[rewards]", "reward: Field required"),
@@ -213,6 +215,36 @@ def test_a_wrong_field_is_named(before: str, after: str, named: str) -> None:
     assert refused.value.message.startswith("plan.toml is not a valid study plan: ")
     assert named in refused.value.message
     assert "accord study validate" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("participants", "change", "named"),
+    [
+        (100, ("", ""), ""),
+        (128, ("precision", "coalitions_max = 8129\nprecision"), "shapley of 128 participants needs 8130 or more"),
+        (44, ('"shapley"', '"banzhaf"'), "banzhaf of 44 participants needs 62042 or more, above the limit of 50000"),
+        (20, ('"shapley"', '"banzhaf"'), ""),
+        (100, ('"shapley"', '"leave-one-out"'), ""),
+        (15, ('"shapley"', '"leave-one-out"'), "lower bounds of more than 14 participants need shapley"),
+        (15, ("precision = 0.001", "precision = 0"), "valuation.sampling.precision"),
+        (15, ("[valuation.sampling]", "[overlap]\n[valuation.sampling]"), "overlap cannot go with valuation.sampling"),
+        (128, ('family = "logistic"', 'family = "mlp"\nhidden = [256, 256, 256]'), "at most 114688 parameters"),
+    ],
+)
+def test_what_a_plan_of_many_institutions_cannot_have_together_is_named(
+    participants: int, change: tuple[str, str], named: str
+) -> None:
+    text = TOML.replace("participants = 3", f"participants = {participants}")
+    text = text.replace("[reward]", "[valuation.sampling]\nprecision = 0.001\n[reward]").replace(*change, 1)
+    if "lower bounds" in named:
+        text = text.replace("[reward]", '[reward]\npay = "lower-bound"\nz = 1')
+    if not named:
+        plan = plan_from_toml(text, source="plan.toml")
+        assert "is valued from groups of them, drawn by a public rule from the log" in explain(plan)
+        return
+    with pytest.raises(OperatorError) as refused:
+        plan_from_toml(text, source="plan.toml")
+    assert named in refused.value.message
 
 
 def test_all_problems_are_told_at_once_up_to_eight() -> None:

@@ -1,0 +1,140 @@
+"""A study whose institutions score each other, from its first round to its settlement, as its nodes see it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from study_in_memory import InMemoryStudy, Institution
+
+from clients.privacy.budget import State
+from clients.privacy.noise import NoNoise
+from clients.scoring import Scoring
+from clients.storage import StoredScores
+from consent.rules.record import Action
+from federation.errors import PrivacyError
+from federation.rules import audit
+from federation.rules.accounting import epsilon, scores_event
+from federation.rules.parts import holds
+from federation.rules.state import StudyState
+from federation.rules.study import open_agreement
+from federation.storage.database import read, write
+
+PANEL = {"held_out": "0", "clip": "1", "quorum": 3}
+
+
+def scoring(study: InMemoryStudy, at: Institution) -> Scoring:
+    """A new process's view of the same stores."""
+    agreement, _ = open_agreement(at.parts().membership.agreement)
+    return Scoring(
+        plan=study.plan,
+        agreement=agreement,
+        key=at.key,
+        engine=at.engine,
+        registry=at.registry,
+        participation=at.participation(),
+        fetch=study.blobs.get,
+        noise=NoNoise(),
+        clock=study.clock,
+    )
+
+
+def gone(ash: Institution) -> tuple[str, str]:
+    """One of ash's people who is held back, and one who is trained on."""
+    return next(ref for ref in ash.refs if holds("0", ref)), next(ref for ref in ash.refs if holds("!0", ref))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InMemoryStudy]:
+    """Settled; two of ash's people withdrew before the last round, one of them held back."""
+    folder = tmp_path_factory.mktemp("panel")
+    rounds = {"count": 2, "participants": 3, "quorum": 2, "deadline_s": 30}
+    with InMemoryStudy(folder, sites=3, rounds=rounds, cohort={"minimum": 1}, valuation={"panel": PANEL}) as made:
+        ash = made["ash"]
+
+        def between(closed: int) -> None:
+            if closed == 1:
+                ash.say(Action.WITHDRAW, gone(ash))
+
+        made.run(between=between)
+        yield made
+
+
+def test_it_is_settled_by_scores_that_everybody_committed_to_first(study: InMemoryStudy) -> None:
+    kinds = study.kinds()[study.kinds().index("panel-opened") :]
+    assert kinds == [
+        "panel-opened",
+        *["scores-committed"] * 3,
+        "scores-closed",
+        *["scores-shown"] * 3,
+        "study-settled",
+    ]
+    found = audit.panel_scores(study.state)
+    for payment in study.state.payments:
+        assert payment.value == str(found.values[payment.party])
+        assert payment.reward == int(found.shares[payment.party] * 1_000_003)
+
+
+def test_every_witness_recomputed_and_cosigned_the_settlement(study: InMemoryStudy) -> None:
+    for institution in study.institutions.values():
+        assert institution.node is not None
+        assert institution.node.witness.state.settled
+        assert institution.node.witness.state.panel == study.state.panel
+
+
+def test_whoever_is_held_back_is_in_no_round_and_whoever_is_in_a_round_is_not_scored_on(study: InMemoryStudy) -> None:
+    for institution in study.institutions.values():
+        uses = {number: set(json.loads(use.subjects)) for number, use in institution.uses().items()}
+        assert set(uses) == {1, 2, 3}, "two rounds, and the scoring"
+        assert all(holds("!0", ref) for ref in uses[1] | uses[2])
+        assert all(holds("0", ref) for ref in uses[3])
+        assert uses[3]
+    ash = study["ash"]
+    assert not set(ash.used(3)) & set(gone(ash)), "consent was asked when it scored"
+
+
+def test_a_person_loses_the_rounds_or_the_scores_each_within_the_plan(study: InMemoryStudy) -> None:
+    for institution in study.institutions.values():
+        charge = institution.budget.charge(study.plan.study_id, 3)
+        assert charge is not None
+        assert charge.state is State.COMMITTED
+        spent = institution.budget.spent_by_part()
+        alone = epsilon([scores_event(study.plan)], delta=Decimal("1e-5"), order=8)
+        assert spent["0"] == pytest.approx(alone)
+        assert alone <= 3
+        assert 2.9 < spent["1"] <= 3
+
+
+def test_a_retry_is_answered_with_what_is_stored(study: InMemoryStudy) -> None:
+    ash, before = study["ash"], study["ash"].budget.history()
+    panel, state = study.state.panel, study.state
+    assert panel is not None
+    rest = {did: value for did, value in panel.commitments.items() if did != ash.did}
+    open_again = state_with(state, closed=False, commitments=rest, shown={})
+    with read(ash.engine) as session:
+        stored = session.get_one(StoredScores, study.plan.study_id)
+    again = scoring(study, ash)
+    assert again.due(open_again) == (False, stored.commitment)
+    assert again.due(state_with(state, shown={})) == (True, stored.envelope)
+    other = {**panel.commitments, ash.did: "0" * 64}
+    assert again.due(state_with(state, commitments=other, shown={})) is None, "another commitment is in the log"
+    assert again.due(state_with(state)) is None
+    assert ash.budget.history() == before, "nothing is charged again"
+
+
+def test_scoring_that_was_interrupted_is_not_repeated(study: InMemoryStudy) -> None:
+    birch = study["birch"]
+    with write(birch.engine) as session:
+        session.delete(session.get_one(StoredScores, study.plan.study_id))
+    panel = study.state.panel
+    assert panel is not None
+    rest = {did: value for did, value in panel.commitments.items() if did != birch.did}
+    with pytest.raises(PrivacyError, match="interrupted"):
+        scoring(study, birch).due(state_with(study.state, closed=False, commitments=rest, shown={}))
+
+
+def state_with(state: StudyState, **panel: object) -> StudyState:
+    """The study before its settlement, with another state of its panel."""
+    assert state.panel is not None
+    return replace(state, settled=False, panel=replace(state.panel, **panel))  # type: ignore[arg-type]  # by name
