@@ -22,9 +22,10 @@ from federation.errors import PeerError
 from federation.learning.evaluation import committed_utility
 from federation.rules import audit
 from federation.rules.checkpoint import SignedCheckpoint, cosign, cosignature_line, open_checkpoint
-from federation.rules.entries import Entry, RoundClosed, StakeBurned, StakeReleased, StudySettled, TermBegan
+from federation.rules.entries import Entry, RoundClosed, StakeBurned, StakeReleased, StudySettled
 from federation.rules.equivocation import Evidence, two_leaves, two_roots
 from federation.rules.evidence import check_evidence
+from federation.rules.failover import TermBegan
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.merkle import EMPTY_ROOT, leaf_hash

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 
 from federation.errors import PeerError, SupersededError, UnavailableError
 from federation.rules.checkpoint import Checkpoint, Cosignature, SignedCheckpoint, open_checkpoint, sign_checkpoint
-from federation.rules.entries import Body, TermBegan, entry_id, make_entry
+from federation.rules.entries import Body, entry_id, make_entry
+from federation.rules.failover import TermBegan
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.replay import apply, begin, replay
 from federation.rules.state import StudyState

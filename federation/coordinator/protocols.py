@@ -12,7 +12,7 @@ from federation.rules.checkpoint import NOTE_BYTES_MAX
 from federation.rules.documents import Hash
 from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
 from federation.rules.study import PLAN_BYTES_MAX
-from federation.rules.terms import TABLE_PLAYERS_MAX
+from federation.rules.terms import PARTICIPANTS_MAX, TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Wire
 
 JOIN: Final = "/accord/join/1"
@@ -51,7 +51,7 @@ FOLLOW_ENTRIES_BYTES: Final = 4 * ENTRY_BYTES_MAX
 """A reply takes no further entry once it holds so many bytes of them."""
 FOLLOW_NOTES_MAX: Final = 64
 FOLLOW_REPLY_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
-PROMISE_BYTES_MAX: Final = 64 * 1024
+PROMISE_BYTES_MAX: Final = 256 * 1024
 PROMISE_REPLY_BYTES_MAX: Final = 4096
 CONSENT_COSIGN_BYTES_MAX: Final = 16 * 1024
 CONSENT_REPLY_BYTES_MAX: Final = 4096
@@ -126,7 +126,7 @@ class PromiseRequest(Wire):
     study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     promises: Annotated[
         tuple[Annotated[str, StringConstraints(min_length=1, max_length=PROMISE_REPLY_BYTES_MAX)], ...],
-        Field(max_length=14),
+        Field(max_length=PARTICIPANTS_MAX),
     ] = ()
 
 

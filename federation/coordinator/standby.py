@@ -21,7 +21,7 @@ from federation.errors import AccordError, UnavailableError
 from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
 from federation.rules.checkpoint import finality_quorum
-from federation.rules.entries import TermBegan
+from federation.rules.failover import TermBegan
 from federation.rules.keys import PublicKey
 from federation.rules.state import StudyState
 from federation.rules.succession import Promise, open_promise

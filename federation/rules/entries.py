@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints
 from federation.rules.canonical import tagged_hash
 from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.failover import TermBegan
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.pledges import Case, TwoStudies
@@ -308,13 +309,6 @@ class VoteCast(Wire):
     envelope: EnvelopeText
 
 
-class TermBegan(Wire):
-    """The standby leads from here on; ``promises`` are the witnesses' signed Promises, by witness (``succession``)."""
-
-    kind: Literal["term-began"] = "term-began"
-    promises: Annotated[tuple[EnvelopeText, ...], Field(min_length=1, max_length=14)]
-
-
 Body = Annotated[
     StudyPublished
     | AgreementAdmitted
@@ -419,10 +413,6 @@ def open_entry(data: bytes, *, signer: PublicKey) -> Entry:
 
 
 def open_signed_entry(data: bytes, *, signers: Collection[PublicKey]) -> tuple[Entry, PublicKey]:
-    """As :func:`open_entry`, by any of ``signers``, with the one that signed it.
-
-    Raises:
-        PeerError: the signature or the form is wrong.
-    """
+    """As :func:`open_entry`, by any of ``signers``, with the one that signed it."""
     envelope = open_envelope(data, payload_type=ENTRY_TYPE, signers=signers, max_bytes=2 * ENTRY_BYTES_MAX)
     return read(Entry, envelope.payload, max_bytes=ENTRY_BYTES_MAX), envelope.signer

@@ -27,12 +27,12 @@ from federation.rules.entries import (
     StudyPublished,
     StudySettled,
     StudyStarted,
-    TermBegan,
     UpdateAdmitted,
     UpdateCommitted,
     UpdateRefused,
     entry_id,
 )
+from federation.rules.failover import TermBegan
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import leaf_hash

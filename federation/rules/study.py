@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.failover import Failover
 from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, TransformerModel, size
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.parts import EVERYBODY, rest_of
@@ -24,7 +25,6 @@ from federation.rules.terms import (
     Aggregation,
     Cohort,
     ConsentTerms,
-    Failover,
     Overlap,
     Privacy,
     Purpose,

@@ -18,7 +18,8 @@ from pydantic import Field
 from federation.errors import PeerError
 from federation.rules.checkpoint import SIZE_MAX, finality_quorum
 from federation.rules.documents import Hash, Signed, StudyId, open_signed
-from federation.rules.entries import Entry, TermBegan, open_entry, open_signed_entry
+from federation.rules.entries import Entry, open_entry, open_signed_entry
+from federation.rules.failover import TermBegan
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import root
 from federation.rules.state import StudyState, require

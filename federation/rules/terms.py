@@ -9,7 +9,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from federation.rules.keys import PublicKey
 from federation.rules.parts import Part
 from federation.rules.wire import Did, Number, PositiveNumber, Sha256Hex, Text, Wire
 
@@ -37,9 +36,6 @@ def _day(value: str) -> str:
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _Names = Annotated[tuple[_Name, ...], Field(min_length=1, max_length=64)]
 _Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
-_Address = Annotated[
-    str, StringConstraints(pattern=r"^/(ip4|ip6|dns4|dns6)/[A-Za-z0-9.:-]{1,253}/tcp/[0-9]{1,5}$", max_length=300)
-]
 _Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)]
 
 
@@ -372,30 +368,6 @@ class Validation(Wire):
     rule: Text
     commitment: Sha256Hex
     disclosure: Literal["public", "sealed"] = "sealed"
-
-
-class Failover(Wire):
-    """Who takes the coordinator's place when it is gone for good (``federation.rules.succession``).
-
-    Attributes:
-        standby: the key that may take over, once.
-        address: where the standby is dialled (a multiaddress without ``/p2p/``): nodes know it before they need it.
-        after_s: for how long the coordinator must have been silent, to the standby and to the witnesses.
-    """
-
-    standby: Did
-    address: _Address
-    after_s: Annotated[int, Field(ge=1, le=604800)]
-
-    @property
-    def key(self) -> PublicKey:
-        """The standby's key."""
-        return PublicKey.from_did(self.standby)
-
-    @property
-    def dial(self) -> str:
-        """The address with the key that must answer there."""
-        return f"{self.address}/p2p/{self.key.peer_id}"
 
 
 class Overlap(Wire):

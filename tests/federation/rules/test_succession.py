@@ -9,7 +9,8 @@ from study_in_memory import key_of, small_plan
 from terms_by_hand import COORDINATOR, EMPTY, PLAN, SITES, TermLog, ordered
 
 from federation.errors import PeerError
-from federation.rules.entries import RoundReopened, TermBegan
+from federation.rules.entries import RoundReopened
+from federation.rules.failover import TermBegan
 from federation.rules.merkle import EMPTY_ROOT
 from federation.rules.replay import replay
 from federation.rules.succession import open_promise, proves_takeover
