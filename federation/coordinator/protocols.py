@@ -45,7 +45,9 @@ DOCUMENT_BYTES_MAX: Final = 64 * 1024
 SUBMISSION_BYTES_MAX: Final = 256 * 1024
 COSIGN_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
 COSIGN_ENTRIES_MAX: Final = 256
-REPLY_BYTES_MAX: Final = 64 * 1024
+TAKEOVER_BYTES_MAX: Final = 256 * 1024
+"""An entry ``term-began`` with the promises of as many witnesses as a study can have."""
+REPLY_BYTES_MAX: Final = TAKEOVER_BYTES_MAX + 64 * 1024
 FOLLOW_BYTES_MAX: Final = 1024
 FOLLOW_ENTRIES_BYTES: Final = 4 * ENTRY_BYTES_MAX
 """A reply takes no further entry once it holds so many bytes of them."""
@@ -88,7 +90,7 @@ class CosignReply(Wire):
     version: Literal[1] = 1
     size: Annotated[int, Field(ge=0)]
     cosignature: Annotated[str, StringConstraints(max_length=1024)] | None = None
-    superseded: Annotated[str, StringConstraints(max_length=48 * 1024)] | None = None
+    superseded: Annotated[str, StringConstraints(max_length=TAKEOVER_BYTES_MAX)] | None = None
 
 
 class FollowRequest(Wire):
@@ -114,9 +116,9 @@ class FollowReply(Wire):
     size: Annotated[int, Field(ge=0)]
     entries: Annotated[tuple[EnvelopeText, ...], Field(max_length=COSIGN_ENTRIES_MAX)] = ()
     notes: Annotated[
-        tuple[Annotated[str, StringConstraints(max_length=8192)], ...], Field(max_length=FOLLOW_NOTES_MAX)
+        tuple[Annotated[str, StringConstraints(max_length=NOTE_BYTES_MAX)], ...], Field(max_length=FOLLOW_NOTES_MAX)
     ] = ()
-    began: Annotated[str, StringConstraints(max_length=48 * 1024)] | None = None
+    began: Annotated[str, StringConstraints(max_length=TAKEOVER_BYTES_MAX)] | None = None
 
 
 class PromiseRequest(Wire):
