@@ -1,10 +1,10 @@
 """What a federation with privacy is worth to each of many sites: one way to measure it, for every table.
 
 Training, release, noise, aggregation and accounting are the shipped code (a ``StudyPlan``, then train, release and
-weighted mean); only the network between the parties is left out, and with it the bound of 14 participants, which tables
-of coalitions need: 15, 16 or 121 sites enter the same sums. Rivals are the demo's: logistic regression without privacy,
-fitted to convergence, L2 chosen by cross-validation inside the training rows, on a site's own rows (``alone``) and on
-everybody's (``pooled``). ``alone at E`` is a site that keeps its own people's epsilon E and has no partner.
+weighted mean); only the network between the parties and the values are left out: 15, 16 or 121 sites enter the same
+sums. Rivals are the demo's: logistic regression without privacy, fitted to convergence, L2 chosen by
+cross-validation inside the training rows, on a site's own rows (``alone``) and on everybody's (``pooled``).
+``alone at E`` is a site that keeps its own people's epsilon E and has no partner.
 """
 
 import math

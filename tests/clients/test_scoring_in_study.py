@@ -8,20 +8,29 @@ from decimal import Decimal
 import pytest
 from study_in_memory import InMemoryStudy, Institution
 
+from clients.participation import scores_round
 from clients.privacy.budget import State
 from clients.privacy.noise import NoNoise
 from clients.scoring import Scoring
-from clients.storage import StoredScores
+from clients.storage import COMPARISON, StoredScores
 from consent.rules.record import Action
 from federation.errors import PrivacyError
 from federation.rules import audit
 from federation.rules.accounting import epsilon, scores_event
+from federation.rules.ballots import Change, Proposal, Vote
 from federation.rules.parts import holds
 from federation.rules.state import StudyState
 from federation.rules.study import open_agreement
 from federation.storage.database import read, write
 
 PANEL = {"held_out": "0", "clip": "1", "quorum": 3}
+PLANNED = 3
+"""Rounds, of which a vote leaves two: scoring is the fourth, as the plan says and not as the vote."""
+ROUNDS = {"count": PLANNED, "participants": 3, "quorum": 2, "deadline_s": 30, "invite": 2, "invite_every": 2}
+SCORED = PLANNED + 1
+AGGREGATION = {"encoding": "fewest-bytes", "compression": "int8"}
+WINDOWS = {"challenge_s": 3600, "appeal_s": 3600, "unbonding_s": 7200}
+STAKE = {"coordinator_microcredits": 500, "institution_microcredits": 300, **WINDOWS}
 
 
 def scoring(study: InMemoryStudy, at: Institution) -> Scoring:
@@ -47,18 +56,43 @@ def gone(ash: Institution) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InMemoryStudy]:
-    """Settled; two of ash's people withdrew before the last round, one of them held back."""
-    folder = tmp_path_factory.mktemp("panel")
-    rounds = {"count": 2, "participants": 3, "quorum": 2, "deadline_s": 30}
-    with InMemoryStudy(folder, sites=3, rounds=rounds, cohort={"minimum": 1}, valuation={"panel": PANEL}) as made:
-        ash = made["ash"]
+    """Settled after two rounds of two institutions each; two of ash's people withdrew before, one of them held back."""
+    made = InMemoryStudy(
+        tmp_path_factory.mktemp("panel"),
+        sites=3,
+        rounds=ROUNDS,
+        cohort={"minimum": 1},
+        aggregation=AGGREGATION,
+        valuation={"panel": PANEL},
+        stake=STAKE,
+        voting={"open_s": 3600},
+    )
+    with made:
 
         def between(closed: int) -> None:
+            if closed == 0:
+                end_after_two_rounds(made)
             if closed == 1:
-                ash.say(Action.WITHDRAW, gone(ash))
+                made["ash"].say(Action.WITHDRAW, gone(made["ash"]))
 
         made.run(between=between)
         yield made
+
+
+def end_after_two_rounds(study: InMemoryStudy) -> None:
+    """As the three institutions propose and vote."""
+    name, plan, change = study.plan.study_id, study.plan.plan_hash, Change(parameter="count", value=2)
+    study["birch"].submit("proposal", Proposal(study=name, plan_hash=plan, change=change, signed_at="now"))
+    tick(study)
+    for site in ("ash", "cedar"):
+        study[site].submit("vote", Vote(study=name, proposal=next(iter(study.state.ballots)), choice="yes"))
+    tick(study)
+
+
+def tick(study: InMemoryStudy) -> None:
+    for institution in study.institutions.values():
+        assert institution.node is not None
+        institution.node.tick()
 
 
 def test_it_is_settled_by_scores_that_everybody_committed_to_first(study: InMemoryStudy) -> None:
@@ -84,26 +118,35 @@ def test_every_witness_recomputed_and_cosigned_the_settlement(study: InMemoryStu
 
 
 def test_whoever_is_held_back_is_in_no_round_and_whoever_is_in_a_round_is_not_scored_on(study: InMemoryStudy) -> None:
+    assert [len(done.participants) for done in study.state.closed] == [2, 2]
     for institution in study.institutions.values():
         uses = {number: set(json.loads(use.subjects)) for number, use in institution.uses().items()}
-        assert set(uses) == {1, 2, 3}, "two rounds, and the scoring"
-        assert all(holds("!0", ref) for ref in uses[1] | uses[2])
-        assert all(holds("0", ref) for ref in uses[3])
-        assert uses[3]
+        invited = [done.number for done in study.state.closed if institution.did in done.participants]
+        assert invited
+        assert set(uses) == {*invited, SCORED}, "its rounds, and the scoring"
+        assert all(holds("!0", ref) for number in invited for ref in uses[number])
+        assert all(holds("0", ref) for ref in uses[SCORED])
+        assert uses[SCORED]
     ash = study["ash"]
-    assert not set(ash.used(3)) & set(gone(ash)), "consent was asked when it scored"
+    assert not set(ash.used(SCORED)) & set(gone(ash)), "consent was asked when it scored"
+
+
+def test_scoring_is_charged_under_a_number_that_nothing_else_has(study: InMemoryStudy) -> None:
+    assert scores_round(study.plan) == SCORED
+    assert COMPARISON < 1 <= study.plan.rounds.count < SCORED
+    assert study.state.rounds.count == 2
 
 
 def test_a_person_loses_the_rounds_or_the_scores_each_within_the_plan(study: InMemoryStudy) -> None:
     for institution in study.institutions.values():
-        charge = institution.budget.charge(study.plan.study_id, 3)
+        charge = institution.budget.charge(study.plan.study_id, SCORED)
         assert charge is not None
         assert charge.state is State.COMMITTED
         spent = institution.budget.spent_by_part()
         alone = epsilon([scores_event(study.plan)], delta=Decimal("1e-5"), order=8)
         assert spent["0"] == pytest.approx(alone)
         assert alone <= 3
-        assert 2.9 < spent["1"] <= 3
+        assert 0 < spent["1"] <= 3
 
 
 def test_a_retry_is_answered_with_what_is_stored(study: InMemoryStudy) -> None:

@@ -145,6 +145,9 @@ def test_medians_of_weights() -> None:
     assert capped([(1, 10)]) == [(1, 10)]
 
 
+ANCHORED = {"rule": "trust-anchored", "root": "0" * 64, "root_disclosure": "sealed"}
+
+
 @pytest.mark.parametrize(
     ("edit", "why"),
     [
@@ -152,6 +155,8 @@ def test_medians_of_weights() -> None:
         ({"method": "banzhaf"}, "needs the method shapley"),
         ({"part": "01"}, "cohort.part do not go together"),
         ({"z": "1"}, "lower-bound"),
+        ({"overlap": {"buckets": 64}}, "overlap do not go together"),
+        ({"aggregation": ANCHORED}, 'trust-anchored" do not go together'),
         ({"clip": 0}, "clip"),
     ],
 )
@@ -173,6 +178,9 @@ def plan_text(plan: StudyPlan, **edit: Any) -> str:
     document = plan.model_dump(mode="json", by_alias=True, exclude_none=True)
     document["valuation"]["panel"] = {"held_out": "00", "clip": edit.get("clip", 1), "quorum": edit.get("quorum", 3)}
     document["valuation"]["method"] = edit.get("method", "shapley")
+    if "overlap" in edit:
+        document["overlap"] = edit["overlap"]
+    document["aggregation"] |= edit.get("aggregation", {})
     if "part" in edit:
         document["cohort"]["part"] = edit["part"]
     if "z" in edit:
