@@ -20,10 +20,12 @@ from clients.comparison import Comparison, ComparisonParts
 from clients.consent_log import ConsentLogKeeping
 from clients.contribution import Contribution
 from clients.erasure import forget_erased
+from clients.fencing import Fence, NodePromises
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger
 from clients.privacy.noise import NoiseSource, SecureNoise
 from clients.scoring import Scoring
+from clients.standing_by import fetch_from_leader, serve_standby, sharing_of
 from clients.storage import StudyMembership
 from clients.submitting import Submitting
 from clients.witness import Witness
@@ -44,15 +46,13 @@ from federation.coordinator.protocols import (
 )
 from federation.coordinator.relay import ask_through
 from federation.errors import AccordError, OperatorError, UnavailableError
-from federation.network.blobs import fetch_blob, serve_blobs
+from federation.network.blobs import serve_blobs
 from federation.network.exchange import Exchange
-from federation.network.sharing import Gates, Sharing
 from federation.rules.admission import parameter_count
 from federation.rules.canonical import sha256_hex
 from federation.rules.challenge import CHALLENGE_BYTES_MAX
 from federation.rules.documents import CHUNK_BYTES_MAX
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.sharing import may_share, shared_models
 from federation.rules.study import Agreement, open_agreement, open_plan
 from federation.rules.vectors import vector_bytes_max
 from federation.storage.blobs import BlobStore
@@ -96,6 +96,7 @@ class NodeParts:
     clock: Callable[[], datetime] = system_clock
     consent_batch_s: float = 60.0
     subject_share_percent: int = 50
+    monotonic: Callable[[], float] = time.monotonic
     peer_models: Literal["off", "fetch", "serve"] = "fetch"
 
 
@@ -128,10 +129,11 @@ class Node:
         )
         self._consent_log = ConsentLogKeeping(
             parts.registry,
-            ask_through(parts.exchange, self._coordinator, self._plan.study_id, timeout_s=_COSIGN_S),
+            ask_through(parts.exchange, lambda: self.leader, self._plan.study_id, timeout_s=_COSIGN_S),
             every_s=parts.consent_batch_s,
             clock=parts.clock,
         )
+        self._fence = Fence(parts.key, NodePromises(parts.engine, self._plan.study_id), monotonic=parts.monotonic)
         outbox, bring = Outbox(parts.engine, self._plan.study_id), partial(self._request, SUBMISSION)
         self._submitting = Submitting(outbox, self._plan, parts.key, bring=bring, clock=parts.clock)
         shared = self._work(agreement)
@@ -146,6 +148,7 @@ class Node:
             blobs=self._fetch,
             evidence=parts.evidence,
             clock=parts.clock,
+            fence=self._fence,
             proofs=partial(self._fetch, max_bytes=CHALLENGE_BYTES_MAX),
             accusations=self._submitting.accusations,
             on_fork=self._submitting.accuse,
@@ -158,9 +161,9 @@ class Node:
             clock=parts.clock,
         )
         self._model_bytes = vector_bytes_max(parameter_count(self._plan), self._plan.aggregation.encoding)
-        self._sharing = self._shares() if parts.peer_models != "off" else None
+        self._sharing = sharing_of(parts.exchange, self._witness, parts.blobs, parts.peer_models)
         self._compared = 0
-        self._delivered = b""
+        self._delivered: tuple[PublicKey, bytes] | None = None
         self._problem = self._away = ""
         self._refused_at: datetime | None = None
 
@@ -168,6 +171,11 @@ class Node:
     def witness(self) -> Witness:
         """This node's replica of the study's log."""
         return self._witness
+
+    @property
+    def leader(self) -> PublicKey:
+        """Who leads the study, as far as this node has proof: the coordinator, or the standby once it took over."""
+        return self._witness.state.leader
 
     def serve(self) -> "FlowerRuntime":
         """Connect, open this node's doors to the coordinator, and start the ClientApp; close the result at the end."""
@@ -179,7 +187,7 @@ class Node:
         self._consent_log.begin()
         self._participation.begin()
         app = client_app(self._contribution, study=self._plan.study_id, party=self._parts.key.public)
-        runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange))
+        runtime = FlowerRuntime(exchange, self._coordinator, app, context_for(exchange), leader=lambda: self.leader)
         exchange.serve(COSIGN, self._witness.handle, max_bytes=COSIGN_BYTES_MAX)
         exchange.serve(CONSENT_COSIGN, self._consent_witness.handle, max_bytes=CONSENT_COSIGN_BYTES_MAX)
         if self._plan.overlap is not None:
@@ -188,6 +196,7 @@ class Node:
         if self._sharing is not None:
             self._sharing.serve()
         exchange.keep_connected(self._parts.membership.address)
+        serve_standby(exchange, self._witness, self._fence, self._parts.replica)
         return runtime
 
     def run(
@@ -219,7 +228,7 @@ class Node:
                 if until_settled and self._finished():
                     self._follow()  # the settlement may have come since the tick
                     return
-                there = self._coordinator in self._parts.exchange.connected()
+                there = self.leader in self._parts.exchange.connected()
                 if ends is not None and time.monotonic() >= ends and not runtime.busy(sending=there):
                     return
                 stop.wait(_POLL_S)
@@ -232,8 +241,11 @@ class Node:
         waiting = self._refused_at is not None and (now - self._refused_at).total_seconds() < _REFUSED_AGAIN_S
         if self._sharing is not None:
             self._sharing.tidy()
-        there = self._coordinator in self._parts.exchange.connected()
-        if document != self._delivered and not waiting and there:
+        here, leader = self._parts.exchange.connected(), self.leader
+        there = leader in here
+        if self._coordinator in here:
+            self._fence.heard()
+        if (leader, document) != self._delivered and not waiting and there:
             self._deliver(REVOCATION if membership.revocation else AGREEMENT, document)
         if there and self._delivered:
             self._submitting.bring_all()
@@ -257,14 +269,14 @@ class Node:
         return {
             "study": state.study,
             "site": self._parts.membership.site,
-            "connected": self._coordinator in self._parts.exchange.connected(),
+            "connected": self.leader in self._parts.exchange.connected(),
             "agreement": "admitted" if did in state.agreements else ("delivered" if self._delivered else "waiting"),
             "round": current.number if current else len(state.closed),
             "rounds": state.rounds.count,
             "log_size": state.size,
             "settled": state.settled,
             "problem": self._problem,
-            "line": self._parts.exchange.trouble(self._coordinator),
+            "line": self._parts.exchange.trouble(self.leader),
             "consent_log": self._consent_log.problems,
             "submissions": self._submitting.problems(),
         }
@@ -329,6 +341,7 @@ class Node:
 
     def _deliver(self, protocol: str, document: bytes) -> None:
         """Bring a signed document to the coordinator; what does not arrive is brought again at the next tick."""
+        leader = self.leader
         try:
             self._request(protocol, document)
         except UnavailableError as error:
@@ -339,17 +352,17 @@ class Node:
                 logger.warning("the coordinator does not take a document: %s", error.message)
             self._problem, self._refused_at = error.message, self._parts.clock()
             return
-        self._delivered, self._refused_at = document, None
+        self._delivered, self._refused_at = (leader, document), None
         self._problem = ""
 
     def _request(self, protocol: str, document: bytes) -> None:
-        self._parts.exchange.request(self._coordinator, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
+        self._parts.exchange.request(self.leader, protocol, document, timeout_s=_REQUEST_S, max_bytes=1024)
 
     def _fetch(self, name: str, *, max_bytes: int = 0) -> bytes:
-        """A blob, from this node's store, else from the coordinator; as long as a model, or ``max_bytes``."""
-        return fetch_blob(
+        """A blob, from this node's store, else from who leads the study; as long as a model, or ``max_bytes``."""
+        return fetch_from_leader(
             self._parts.exchange,
-            self._coordinator,
+            self._witness.state,
             name,
             self._parts.blobs,
             timeout_s=_REQUEST_S,
@@ -357,25 +370,14 @@ class Node:
         )
 
     def _fetch_model(self, name: str) -> bytes:
-        """A round's base model: a large one from whichever party has it, else from the coordinator."""
-        if self._sharing is None or self._model_bytes < SHARED_BYTES_MIN:
+        """A round's base model: a large one from whichever party has it, else from the coordinator.
+
+        Who has it the coordinator knows; a standby that took over gives it by itself.
+        """
+        led = self.leader == self._coordinator
+        if self._sharing is None or not led or self._model_bytes < SHARED_BYTES_MIN:
             return self._fetch(name)
         return self._sharing.fetch(name, timeout_s=_REQUEST_S, max_bytes=self._model_bytes)
-
-    def _shares(self) -> Sharing:
-        """This node's part in passing models on, gated by the log as the node's replica knows it."""
-        gates = Gates(
-            party=lambda key: may_share(self._witness.state, key.did),
-            named=lambda name: name in shared_models(self._witness.state),
-        )
-        return Sharing(
-            self._parts.exchange,
-            self._coordinator,
-            self._plan.study_id,
-            self._parts.blobs,
-            gates=gates,
-            gives=self._parts.peer_models == "serve",
-        )
 
     def _finished(self) -> bool:
         state = self._witness.state

@@ -5,6 +5,9 @@ from the opened value tables, every case against a stake from its proof, and tha
 last. The replica is on disk before anything is signed, so a witness never signs two trees that do not fit. A fork that
 the coordinator signed is kept as evidence. No stake is released or burned before its time by this witness's own clock,
 and none is released while a case that this institution brought in time is missing in the log.
+
+When the plan's standby takes over (``federation.rules.succession``) the replica goes on in the new term; entries of the
+old one that never became final are set aside, not deleted.
 """
 
 import logging
@@ -13,22 +16,25 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
-from federation.coordinator.protocols import CosignReply, CosignRequest
+from clients.fencing import Fence, MemoryPromises, is_standby
+from federation.coordinator.protocols import CosignReply, CosignRequest, PromiseRequest
 from federation.errors import PeerError
 from federation.learning.evaluation import committed_utility
 from federation.rules import audit
 from federation.rules.checkpoint import SignedCheckpoint, cosign, cosignature_line, open_checkpoint
-from federation.rules.entries import Entry, RoundClosed, StakeBurned, StakeReleased, StudySettled, open_entry
+from federation.rules.entries import Entry, RoundClosed, StakeBurned, StakeReleased, StudySettled
 from federation.rules.equivocation import Evidence, two_leaves, two_roots
 from federation.rules.evidence import check_evidence
+from federation.rules.failover import TermBegan
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
-from federation.rules.merkle import leaf_hash
+from federation.rules.merkle import EMPTY_ROOT, leaf_hash
 from federation.rules.pledges import Accusation
 from federation.rules.replay import apply, begin, replay
 from federation.rules.stakes import heard_until
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan, read
+from federation.rules.succession import open_next
 from federation.storage.evidence import EvidenceStore
 from federation.storage.log import MerkleLog
 
@@ -54,6 +60,7 @@ class Witness:
         proofs: as ``blobs``, for the proofs that cases against stakes rest on, which are longer; None: ``blobs``.
         accusations: what this institution holds against parties.
         on_fork: told of every fork that is kept.
+        fence: keeps this witness's word in a failover; None: one that forgets.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Witness:
         proofs: Blobs | None = None,
         accusations: Callable[[], Iterable[Accusation]] = tuple,
         on_fork: Callable[[Evidence], None] = lambda _evidence: None,
+        fence: Fence | None = None,
     ) -> None:
         self._key = key
         self._log = log
@@ -79,8 +87,10 @@ class Witness:
         self._proofs = proofs or blobs
         self._accusations = accusations
         self._on_fork = on_fork
+        self._fence = fence or Fence(key, MemoryPromises())
         self._lock = threading.Lock()
-        self._state = replay(begin(plan, plan_blob=plan_blob, coordinator=coordinator), log.entries(0, log.size))
+        self._begin = begin(plan, plan_blob=plan_blob, coordinator=coordinator)
+        self._state = replay(self._begin, log.entries(0, log.size))
 
     @property
     def state(self) -> StudyState:
@@ -95,12 +105,39 @@ class Witness:
                 checkpoint that is not the tree that this witness has.
         """
         request = read(CosignRequest, payload, max_bytes=len(payload))
-        if peer != self._state.coordinator or request.study != self._state.study:
-            raise PeerError("This witness follows another study.", remedy="Ask the study's own witnesses.")
+        self._check_asker(peer, request.study)
         with self._lock:
+            began = self._state.began
+            if began is not None and peer != self._state.leader:
+                proof = self._log.entry(began).decode("utf-8")
+                return CosignReply(size=self._log.size, superseded=proof).to_payload()
             self._extend(request)
-            line = self._cosign(request.checkpoint) if request.checkpoint is not None else None
+            leads = peer == self._state.leader
+            line = self._cosign(request.checkpoint) if request.checkpoint is not None and leads else None
             return CosignReply(size=self._log.size, cosignature=line).to_payload()
+
+    def promise(self, peer: PublicKey, payload: bytes) -> bytes:
+        """Answer the standby's request for a promise; nothing is cosigned meanwhile.
+
+        Raises:
+            PeerError: not the standby, or another study.
+            UnavailableError: the coordinator was heard too lately.
+        """
+        request = read(PromiseRequest, payload, max_bytes=len(payload))
+        if not is_standby(peer, self._state):
+            raise PeerError("Only the standby that the plan names is promised anything.", remedy="Read the plan.")
+        with self._lock:
+            return self._fence.promise(request, self._state, self._last_tree())
+
+    def _check_asker(self, peer: PublicKey, study: str) -> None:
+        state = self._state
+        if study != state.study or not (peer == state.coordinator or is_standby(peer, state)):
+            raise PeerError("This witness follows another study.", remedy="Ask the study's own witnesses.")
+
+    def _last_tree(self) -> tuple[int, bytes]:
+        """Size and root of the tree that was cosigned last."""
+        last = self._log.latest_checkpoint()
+        return (0, EMPTY_ROOT) if last is None else (last[0], self._log.root(last[0]))
 
     def _extend(self, request: CosignRequest) -> None:
         """Append the entries that are new, each after its check; those that are known must be the same."""
@@ -109,23 +146,48 @@ class Witness:
             if index > self._log.size:
                 return  # a gap: the reply's size tells the coordinator where to begin
             if index < self._log.size:
-                if self._log.entry(index) != data:
+                if self._log.entry(index) == data:
+                    continue
+                if not self._turn_to(index, data):
                     self._keep(self._fork_of(request))
                     raise PeerError(
                         f"Entry {index} is not the one that this witness was shown before: the log is forked.",
                         remedy="Keep both as evidence; this node no longer cosigns this log.",
                     )
-                continue
-            entry = open_entry(data, signer=self._state.coordinator)
-            after = apply(self._state, entry)
-            if isinstance(entry.body, RoundClosed) and entry.body.outcome == "aggregated":
-                audit.check_round(after.closed[-1], after, self._blobs)
-            if isinstance(entry.body, StudySettled):
-                audit.check_settlement(self._state, entry.body, self._blobs)
-            check_evidence(after, entry, self._proofs, committed_utility)
-            self._check_stake(entry)
-            self._log.append(entry.id, data)
-            self._state = after
+            entry = open_next(self._state, data, self._log.leaf_hashes())
+            self._append(entry, data)
+
+    def _append(self, entry: Entry, data: bytes) -> None:
+        after = apply(self._state, entry)
+        if isinstance(entry.body, RoundClosed) and entry.body.outcome == "aggregated":
+            audit.check_round(after.closed[-1], after, self._blobs)
+        if isinstance(entry.body, StudySettled):
+            audit.check_settlement(self._state, entry.body, self._blobs)
+        check_evidence(after, entry, self._proofs, committed_utility)
+        self._check_stake(entry)
+        self._log.append(entry.id, data)
+        self._state = after
+
+    def _turn_to(self, index: int, data: bytes) -> bool:
+        """Set the entries from ``index`` on aside, if ``data`` proves that the standby took over there.
+
+        The witness binds itself first: were it stopped in between, it would not cosign in the old term any more.
+        """
+        if self._state.began is not None or self._state.plan.failover is None:
+            return False
+        before = replay(self._begin, self._log.entries(0, index))
+        try:
+            entry = open_next(before, data, self._log.leaf_hashes(index))
+            apply(before, entry)
+        except PeerError:
+            return False
+        if not isinstance(entry.body, TermBegan):
+            return False
+        self._fence.bind(self._state, self._last_tree())
+        logger.warning("the standby took over after %d entries; %d are set aside", index, self._log.size - index)
+        self._log.set_aside(index)
+        self._state = before
+        return True
 
     def _check_stake(self, entry: Entry) -> None:
         """That a stake ends neither before its time nor over a case that should have been heard."""
@@ -147,7 +209,8 @@ class Witness:
 
     def _cosign(self, note: str) -> str | None:
         """The cosignature line for a checkpoint of exactly the replica; None while entries are missing."""
-        signed = self._open(note.encode("utf-8"))
+        self._fence.check(self._state)
+        signed = self._open(note.encode("utf-8"), self._state.leader)
         checkpoint = signed.checkpoint
         if checkpoint.size > self._log.size:
             return None
@@ -166,14 +229,15 @@ class Witness:
         logger.info("cosigned size %d", checkpoint.size)
         return line
 
-    def _open(self, note: bytes) -> SignedCheckpoint:
+    def _open(self, note: bytes, signer: PublicKey) -> SignedCheckpoint:
         state = self._state
-        return open_checkpoint(note, origin=state.plan.origin, signer=state.coordinator, witnesses=state.witnesses)
+        return open_checkpoint(note, origin=state.plan.origin, signer=signer, witnesses=state.witnesses)
 
     def _second_root(self, shown: SignedCheckpoint) -> Evidence | None:
         """Evidence, if another tree of this size was cosigned before."""
-        stored = self._log.checkpoint(shown.checkpoint.size)
-        return None if stored is None else two_roots(self._open(stored), shown)
+        size = shown.checkpoint.size
+        stored = self._log.checkpoint(size)
+        return None if stored is None else two_roots(self._open(stored, self._state.leader_at(size)), shown)
 
     def _fork_of(self, request: CosignRequest) -> Evidence | None:
         """Evidence, if the checkpoint that came with other entries than the known ones proves that both were signed.
@@ -184,8 +248,8 @@ class Witness:
         if request.checkpoint is None or last is None:
             return None
         body, _, lines = request.checkpoint.partition("\n\n")  # another history may name other witnesses
-        shown = self._open(f"{body}\n\n{lines.partition(chr(10))[0]}\n".encode())
-        mine = self._open(last[1])
+        shown = self._open(f"{body}\n\n{lines.partition(chr(10))[0]}\n".encode(), self._state.leader)
+        mine = self._open(last[1], self._state.leader_at(last[0]))
         known = list(self._log.leaf_hashes())
         theirs = known[: request.first] + [leaf_hash(text.encode("utf-8")) for text in request.entries]
         return two_leaves(mine, known[: last[0]], shown, theirs) or self._second_root(shown)

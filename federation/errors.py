@@ -62,3 +62,9 @@ class UnavailableError(AccordError):
     """Something needed is not there now: a port in use, a peer that does not answer. Exit code 7."""
 
     exit_code = 7
+
+
+class SupersededError(AccordError):
+    """A standby leads the study: this coordinator was taken for gone, and must not go on. Exit code 8."""
+
+    exit_code = 8

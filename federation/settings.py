@@ -54,7 +54,7 @@ class PartySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    role: Literal["coordinator", "node"]
+    role: Literal["coordinator", "standby", "node"]
     name: Slug
     listen: Multiaddress = "/ip4/127.0.0.1/tcp/0"
     websocket: WebSocketAddress = ""

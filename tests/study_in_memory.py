@@ -313,6 +313,7 @@ class Institution:
             evidence=self.evidence,
             clock=self.study.clock,
             consent_batch_s=self.study.consent_batch_s,
+            monotonic=lambda: self.study.clock().timestamp(),
         )
 
     # What is in its folder afterwards.
@@ -383,6 +384,7 @@ class InMemoryStudy:
         self.sealed = sealed or MemoryBlobStore()
         self.blobs.put(self.envelope)
         self.problems: list[str] = []
+        self.meanwhile: Callable[[], object] = lambda: None
         self.restart()
         self.institutions = {
             site: Institution(
@@ -421,7 +423,10 @@ class InMemoryStudy:
             plan=self.plan, plan_blob=sha256_hex(self.envelope), key=self.key, log=self.log, clock=self.clock
         )
         membership = Membership(self.engine, self.history, self.envelope)
-        self.exchange = self.network.exchange(self.key, allowed=membership.allowed)
+        standby = None if self.plan.failover is None else self.plan.failover.key
+        self.exchange = self.network.exchange(
+            self.key, allowed=lambda peer: peer == standby or membership.allowed(peer)
+        )
         parts = StudyParts(
             history=self.history,
             membership=membership,
@@ -433,6 +438,7 @@ class InMemoryStudy:
             seed=self.seed,
             stop=self.stop,
             paused=lambda: paused(self.folder, self.plan.study_id),
+            committed=(SALT, self.validation),
             outbox=self.outbox,
             logs=lambda: [self.log],
         )
@@ -491,6 +497,7 @@ class InMemoryStudy:
         for institution in self.institutions.values():
             if institution.node is not None:
                 institution.node.tick()
+        self.meanwhile()
         state = self.state
         if state.weights and state.round is None and not state.settled and len(state.closed) > self._seen:
             self._seen = len(state.closed)

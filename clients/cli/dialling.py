@@ -1,4 +1,4 @@
-"""A node's end of the network: it dials one coordinator, through the proxy of its settings.
+"""A node's end of the network: it dials a coordinator and its standby, through the proxy of its settings.
 
 It listens nowhere, unless its settings say that it passes models on to the other nodes of its study.
 """
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from federation.network.host import Libp2pHost
 
 
-def host_of(opened: NodeFolder, coordinator: PublicKey, *, serving: bool = False) -> "Libp2pHost":
-    """The running host; close it at the end. Only ``coordinator`` is let in (and guests, where models are passed on).
+def host_of(opened: NodeFolder, *peers: PublicKey, serving: bool = False) -> "Libp2pHost":
+    """The running host; close it at the end. Only ``peers`` are let in (and guests, where models are passed on).
 
     Raises:
         OperatorError: the settings' proxy is not understood.
@@ -28,6 +28,6 @@ def host_of(opened: NodeFolder, coordinator: PublicKey, *, serving: bool = False
         listen=opened.settings.listen if listens else None,
         websocket=(opened.settings.websocket or None) if listens else None,
         announce=opened.settings.announce if listens else (),
-        allowed=lambda peer: peer == coordinator,
+        allowed=lambda peer: peer in peers,
         proxy=proxy_of(url) if url else None,
     )

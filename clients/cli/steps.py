@@ -18,8 +18,8 @@ from federation.coordinator.history import system_clock
 from federation.errors import OperatorError
 from federation.rules.instant import format_instant
 from federation.rules.invitation import Invitation
-from federation.rules.keys import PublicKey
-from federation.rules.study import Agreement, StudyPlan
+from federation.rules.study import Agreement, StudyPlan, open_plan
+from federation.rules.succession import signers_of
 from federation.rules.wire import describe
 from federation.storage.database import write
 
@@ -91,7 +91,8 @@ def run_node(
         from clients.node import Node
         from federation.cli.health import health
 
-        with host_of(opened, PublicKey.from_did(membership.coordinator), serving=True) as host:
+        plan, envelope = open_plan(membership.plan)
+        with host_of(opened, *signers_of(plan, envelope.signer), serving=True) as host:
             node = Node(
                 NodeParts(
                     key=opened.key,

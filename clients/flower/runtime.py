@@ -56,6 +56,7 @@ class FlowerRuntime:
     Args:
         exchange: this node's end of the network.
         coordinator: the only key whose messages are run.
+        leader: where a standby may take over, whose messages are run now; None: always the coordinator's.
         app: the app: a ``ClientApp``, or whatever is called like one.
         context: Flower's context, kept from message to message.
         replies_max: how many answered messages are remembered.
@@ -69,8 +70,10 @@ class FlowerRuntime:
         context: Context,
         *,
         replies_max: int = _REPLIES_MAX,
+        leader: Callable[[], PublicKey] | None = None,
     ) -> None:
-        self._exchange, self._coordinator, self._app, self._context = exchange, coordinator, app, context
+        self._exchange, self._app, self._context = exchange, app, context
+        self._leader = leader or (lambda: coordinator)
         self._node_id = node_id_of(exchange.public)
         self._replies_max = replies_max
         self._replies: OrderedDict[str, Message] = OrderedDict()
@@ -132,7 +135,7 @@ class FlowerRuntime:
 
     def _take(self, peer: PublicKey, payload: bytes) -> bytes:
         """Acknowledge a message and queue it (the handler of ``TASK``)."""
-        if peer != self._coordinator:
+        if peer != self._leader():
             raise PeerError("This node works for another coordinator.", remedy="Join the study with an invitation.")
         message = unpack(payload)
         name, kind = message.metadata.message_id, message.metadata.message_type
@@ -201,7 +204,7 @@ class FlowerRuntime:
         try:
             data = pack(reply)
             timeout_s = _ACK_S_MAX + transfer_s_max(data)
-            self._exchange.request(self._coordinator, REPLY, data, timeout_s=timeout_s, max_bytes=0)
+            self._exchange.request(self._leader(), REPLY, data, timeout_s=timeout_s, max_bytes=0)
         except UnavailableError as error:
             logger.debug("A reply waits: %s", error.message)
             return False

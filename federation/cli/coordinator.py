@@ -1,23 +1,21 @@
 """``accord coordinator``: make a coordinator, run it, see where it stands."""
 
-from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from federation.cli.leading import lead
 from federation.cli.output import DirOption, JsonOption, emit, group, note
 from federation.cli.running import RunningParty, free_port, is_running, last_status, running
-from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator
+from federation.cli.standby import standby
+from federation.coordinator.folder import CoordinatorFolder, create_coordinator, open_coordinator, require_role
 from federation.errors import OperatorError
 from federation.network.addresses import is_websocket
 from federation.settings import make_settings
 
-if TYPE_CHECKING:
-    from federation.cli.figures import Sample
-    from federation.coordinator.history import StudyHistory
-
 app = group("Run the coordinator: it opens rounds, aggregates, measures value, pays.")
+
+app.command()(standby)
 
 _POLL_S = 0.5
 
@@ -35,15 +33,19 @@ def init(
     announce: Annotated[
         list[str] | None, typer.Option("--announce", help="The address that invitations name, if it differs.")
     ] = None,
+    as_standby: Annotated[
+        bool, typer.Option("--as-standby", help="Make a standby, which takes over from another coordinator.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a coordinator in an empty folder: key, settings, database.
 
     Example: accord coordinator init --dir coordinator --listen /ip4/0.0.0.0/tcp/4001
     """
+    role = "standby" if as_standby else "coordinator"
     settings = make_settings(
         {
-            "role": "coordinator",
+            "role": role,
             "name": name,
             "listen": free_port(listen),
             "websocket": websocket,
@@ -55,8 +57,8 @@ def init(
     emit(
         data,
         as_json=as_json,
-        text=f"A coordinator lives in {folder}.\n  key      {data['did']}\n  address  {data['address']}\n"
-        "Next: write a plan with `accord study new`.",
+        text=f"A {role} lives in {folder}.\n  key      {data['did']}\n  address  {data['address']}\n"
+        + ("Next: the plan names it in `failover`." if as_standby else "Next: write a plan with `accord study new`."),
     )
 
 
@@ -77,6 +79,7 @@ def run(
     Example: accord coordinator run --dir coordinator
     """
     opened = open_coordinator(folder)
+    require_role(opened, "coordinator")
     with running(opened.files, opened.settings) as party:
         chosen = study or _next_study(opened, party)
         if chosen is not None:
@@ -189,54 +192,19 @@ def _next_study(opened: CoordinatorFolder, party: RunningParty) -> str | None:
 
 
 def _serve(opened: CoordinatorFolder, party: RunningParty, *, study: str, until_settled: bool, seed: int) -> None:
-    from federation.cli.health import health
     from federation.coordinator.membership import Membership
-    from federation.coordinator.pausing import paused
-    from federation.coordinator.service import StudyParts, StudyService
     from federation.network.host import Libp2pHost
-    from federation.rules.validation import read_validation
-    from federation.storage.log import SqliteLog
 
     history = opened.history(study)
     plan, envelope = opened.plan(study)
-    _, rows = opened.validation(plan.validation.commitment)
-    anchor = plan.aggregation.root
+    standby = None if plan.failover is None else plan.failover.key
     membership = Membership(opened.engine, history, envelope)
     with Libp2pHost(
         opened.key,
         listen=opened.settings.listen,
         websocket=opened.settings.websocket or None,
         announce=opened.settings.announce,
-        allowed=membership.allowed,
+        allowed=lambda peer: peer == standby or membership.allowed(peer),
     ) as host:
-        service = StudyService(
-            StudyParts(
-                history=history,
-                membership=membership,
-                exchange=host,
-                blobs=opened.blobs,
-                sealed=opened.sealed,
-                validation=read_validation(plan, rows),
-                root=None if anchor is None else read_validation(plan, opened.validation(anchor)[1]),
-                seed=seed,
-                stop=party.stop,
-                paused=lambda: paused(opened.files.path, study),
-                outbox=opened.outbox(study),
-                logs=lambda: [SqliteLog(opened.engine, name) for name in opened.studies()],
-            ),
-            on_progress=party.show_status,
-        )
-        service.serve()
-        party.show_address(host.addresses())
         note(f"Coordinator of {study} at {address_of(opened)}")
-        figures = partial(_figures, history)
-        with health(opened.settings.health, party, figures):
-            service.run(until_settled=until_settled)
-        party.show_status(service.status())
-
-
-def _figures(history: "StudyHistory") -> Iterator["Sample"]:
-    from federation.cli.figures import study_figures, traffic_figures
-
-    yield from study_figures(history.state)
-    yield from traffic_figures()
+        lead(opened, party, host, membership, history, until_settled=until_settled, seed=seed)

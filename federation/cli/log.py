@@ -141,7 +141,7 @@ def _coordinators_log(party: Path | None, study: str | None) -> "FoldedLog":
 
     opened = open_coordinator(party)
     plan, envelope = opened.plan(study)
-    return fold(plan, envelope, opened.key.public, SqliteLog(opened.engine, plan.study_id).entries())
+    return fold(plan, envelope, opened.coordinator_of(plan.study_id), SqliteLog(opened.engine, plan.study_id).entries())
 
 
 def _rows(folded: "FoldedLog") -> Iterable[_Row]:
@@ -207,6 +207,7 @@ _TEXTS: Final[dict[str, Callable[[Any, dict[str, str]], str]]] = {
     "update-committed": lambda _body, _sites: "committed to an update",
     "participation-refused": _refusal,
     "commitments-closed": lambda _body, _sites: "commitments closed; updates are shown",
+    "term-began": lambda body, _: f"the standby leads from here on, by {len(body.promises)} witnesses' promises",
     "update-admitted": lambda _body, _sites: "update admitted",
     "update-refused": lambda body, _: f"update refused: {body.message} ({body.code})",
     "round-closed": _closed,

@@ -127,7 +127,7 @@ root = RootGroup(
         "\b\nExit codes:\n  0  done\n  1  a defect in Accord\n  2  change an input"
         "\n  3  consistent, but the signer is unproven"
         "\n  4  another party's data does not verify\n  5  refused for privacy\n  6  consent does not allow it"
-        "\n  7  something is not there now\n  130  interrupted"
+        "\n  7  something is not there now\n  8  a standby has taken over\n  130  interrupted"
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     params=[

@@ -246,9 +246,10 @@ def export(
         root_set=None if plan.aggregation.root is None else opened.validation(plan.aggregation.root),
     )
     emit(
-        {"export": str(out), "files": written.files, "log_size": written.log_size, "key": opened.key.public.did},
+        {"export": str(out), "files": written.files, "log_size": written.log_size, "key": written.coordinator.did},
         as_json=as_json,
-        text=f"Exported {written.files} files to {out}.\nVerify: accord log verify {out} --key {opened.key.public.did}",
+        text=f"Exported {written.files} files to {out}.\n"
+        f"Verify: accord log verify {out} --key {written.coordinator.did}",
     )
 
 

@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from federation.errors import OperatorError
 from federation.identity import create_key, load_key
 from federation.rules.canonical import sha256_hex
-from federation.rules.keys import PrivateKey
+from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.study import StudyPlan, open_plan
 from federation.rules.validation import SALT_BYTES, validation_commitment
 from federation.settings import PartyFolder, PartySettings, create_settings, load_settings
@@ -20,7 +20,8 @@ from federation.storage.log import LOG_TABLES, SqliteLog
 from federation.storage.outbox import Outbox, OutgoingDocument
 
 from .history import StudyHistory
-from .tables import AnnouncedCall, IssuedInvitation, PublishedPlan, ReceivedOffer, ValidationSet
+from .standby import Asked
+from .tables import AnnouncedCall, FollowedStudy, IssuedInvitation, PublishedPlan, ReceivedOffer, ValidationSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,12 @@ class CoordinatorFolder:
     engine: Engine
     blobs: FolderBlobStore
     sealed: FolderBlobStore
+
+    @property
+    def address(self) -> str:
+        """Where it is dialled: what invitations, and a plan's ``failover``, name."""
+        base = self.settings.announce[0] if self.settings.announce else self.settings.listen
+        return f"{base}/p2p/{self.key.public.peer_id}"
 
     def studies(self) -> list[str]:
         """Ids of the published studies, oldest first."""
@@ -55,8 +62,15 @@ class CoordinatorFolder:
                 f"There is no study {wanted or ''} here (studies: {known}).",
                 remedy="Name one of those, or publish a plan with `accord study publish`.",
             )
-        plan, _ = open_plan(row.envelope, signer=self.key.public)
+        plan, _ = open_plan(row.envelope, signer=self.coordinator_of(row.study))
         return plan, row.envelope
+
+    def coordinator_of(self, study: str) -> PublicKey:
+        """Who signed the plan of a study: this coordinator, or the one that this standby follows."""
+        if self.settings.role == "coordinator":
+            return self.key.public
+        with read(self.engine) as session:
+            return PublicKey.from_did(session.get_one(FollowedStudy, study).coordinator)
 
     def history(self, study: str | None) -> StudyHistory:
         """A study's log, replayed."""
@@ -66,6 +80,7 @@ class CoordinatorFolder:
             plan_blob=sha256_hex(envelope),
             key=self.key,
             log=SqliteLog(self.engine, plan.study_id),
+            coordinator=self.coordinator_of(plan.study_id),
         )
 
     def outbox(self, study: str) -> Outbox:
@@ -100,17 +115,25 @@ def create_coordinator(path: Path, settings: PartySettings) -> CoordinatorFolder
 
 
 def open_coordinator(path: Path) -> CoordinatorFolder:
-    """Open a coordinator's folder.
+    """Open the folder of a coordinator, or of a standby.
 
     Raises:
         OperatorError: no coordinator lives there, or its files are damaged or open to others.
     """
     files = PartyFolder(path)
     settings = load_settings(path)
-    if settings.role != "coordinator":
+    if settings.role not in ("coordinator", "standby"):
         raise OperatorError(f"{path} is the folder of a {settings.role}.", remedy="Give the coordinator's folder.")
     key = load_key(files.key)
-    tables = (PublishedPlan, IssuedInvitation, ValidationSet, AnnouncedCall, ReceivedOffer, OutgoingDocument)
+    tables = (
+        PublishedPlan,
+        IssuedInvitation,
+        ValidationSet,
+        AnnouncedCall,
+        ReceivedOffer,
+        OutgoingDocument,
+        FollowedStudy,
+    )
     engine = open_database(files.database, *tables, *LOG_TABLES)
     return CoordinatorFolder(
         files=files,
@@ -141,8 +164,9 @@ def publish(folder: CoordinatorFolder, plan: StudyPlan) -> bytes:
     """Sign and store a plan; a plan that is published already comes back as it is.
 
     Raises:
-        OperatorError: its validation set, or its root set, is not in the folder.
+        OperatorError: its validation set, or its root set, is not in the folder, or the folder is a standby's.
     """
+    require_role(folder, "coordinator")
     folder.validation(plan.validation.commitment)
     if plan.aggregation.root is not None:
         folder.validation(plan.aggregation.root)
@@ -158,3 +182,73 @@ def publish(folder: CoordinatorFolder, plan: StudyPlan) -> bytes:
         envelope = row.envelope
     folder.blobs.put(envelope)
     return envelope
+
+
+def require_role(folder: CoordinatorFolder, role: str) -> None:
+    """Refuse a command in the other kind of folder.
+
+    Raises:
+        OperatorError: a coordinator where a standby is asked for, or the other way round.
+    """
+    if folder.settings.role != role:
+        raise OperatorError(
+            f"{folder.files.path} is the folder of a {folder.settings.role}, not of a {role}.",
+            remedy="A coordinator runs with `accord coordinator run`, a standby with `accord coordinator standby`.",
+        )
+
+
+def keep_followed(
+    folder: CoordinatorFolder,
+    *,
+    envelope: bytes,
+    coordinator: PublicKey,
+    address: str,
+    validation: tuple[bytes, bytes],
+) -> StudyPlan:
+    """Store what a standby was given of a study: plan, coordinator, validation set; given again, it changes nothing.
+
+    Raises:
+        PeerError: the plan is not the coordinator's.
+        OperatorError: the plan names another standby.
+    """
+    plan, _ = open_plan(envelope, signer=coordinator)
+    if plan.failover is None or plan.failover.key != folder.key.public:
+        named = "no standby" if plan.failover is None else plan.failover.standby
+        raise OperatorError(
+            f"The plan of {plan.study_id} names {named}, not {folder.key.public.did}.",
+            remedy="The sponsor names this key in the plan's section `failover` before the plan is published.",
+        )
+    salt, rows = validation
+    with write(folder.engine) as session:
+        row = session.exec(select(PublishedPlan).where(PublishedPlan.study == plan.study_id)).first()
+        if row is None:
+            commitment = plan.validation.commitment
+            session.add(PublishedPlan(study=plan.study_id, envelope=envelope, commitment=commitment))
+            session.merge(ValidationSet(commitment=commitment, salt=salt, data=rows))
+        known = session.get(FollowedStudy, plan.study_id)
+        asked = known is not None and known.asked
+        session.merge(FollowedStudy(study=plan.study_id, coordinator=coordinator.did, address=address, asked=asked))
+    folder.blobs.put(envelope)
+    return plan
+
+
+class AskedOnDisk(Asked):
+    """Whether a standby's witnesses were asked, in its database.
+
+    Args:
+        folder: the standby's.
+        study: the study that it follows.
+    """
+
+    def __init__(self, folder: CoordinatorFolder, study: str) -> None:
+        self._engine, self._study = folder.engine, study
+
+    def load(self) -> bool:
+        """See :meth:`Asked.load`."""
+        with read(self._engine) as session:
+            return session.get_one(FollowedStudy, self._study).asked
+
+    def save(self, asked: bool) -> None:
+        """See :meth:`Asked.save`."""
+        with write(self._engine) as session:
+            session.get_one(FollowedStudy, self._study).asked = asked

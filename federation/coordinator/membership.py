@@ -57,8 +57,13 @@ class Membership:
         return self.site_of(peer) is not None
 
     def site_of(self, peer: PublicKey) -> str | None:
-        """The site name that a peer's invitation gave it; once given, it stays (the gate asks many times a second)."""
+        """The site name that a peer's invitation gave it; once given, it stays (the gate asks many times a second).
+
+        A standby issued no invitation: there the log tells who takes part.
+        """
         site = self._sites.get(peer.did)
+        if site is None and peer.did in (agreements := self._history.state.agreements):
+            site = self._sites[peer.did] = agreements[peer.did].site
         if site is None:
             with reading(self._engine) as session:
                 site = session.exec(

@@ -9,9 +9,10 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, StringConstraints
 
 from federation.rules.checkpoint import NOTE_BYTES_MAX
+from federation.rules.documents import Hash
 from federation.rules.entries import ENTRY_BYTES_MAX, EnvelopeText
 from federation.rules.study import PLAN_BYTES_MAX
-from federation.rules.terms import TABLE_PLAYERS_MAX
+from federation.rules.terms import PARTICIPANTS_MAX, TABLE_PLAYERS_MAX
 from federation.rules.wire import Did, Wire
 
 JOIN: Final = "/accord/join/1"
@@ -25,6 +26,12 @@ SCORES: Final = "/accord/scores/1"
 CHECKPOINT: Final = "/accord/checkpoint/1"
 """Asked with nothing, answered with the newest signed checkpoint of the study's log, as a note."""
 COSIGN: Final = "/accord/cosign/1"
+FOLLOW: Final = "/accord/follow/1"
+"""Asked by the plan's standby: the log from an index on, its notes, and which blobs hold plan and validation set."""
+SEALED: Final = "/accord/sealed/1"
+"""As ``network.blobs``, for the standby alone: value tables that wait for the settlement, and the validation set."""
+PROMISE: Final = "/accord/promise/1"
+"""Asked by the standby of a witness; answered with its signed promise (``rules.succession``)."""
 CONSENT_COSIGN: Final = "/accord/consent-cosign/1"
 """A peer's consent log is shown to a witness (``consent.cosigning``); served by every node."""
 CONSENT_RELAY: Final = "/accord/consent-relay/1"
@@ -38,7 +45,16 @@ DOCUMENT_BYTES_MAX: Final = 64 * 1024
 SUBMISSION_BYTES_MAX: Final = 256 * 1024
 COSIGN_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
 COSIGN_ENTRIES_MAX: Final = 256
-REPLY_BYTES_MAX: Final = 64 * 1024
+TAKEOVER_BYTES_MAX: Final = 256 * 1024
+"""An entry ``term-began`` with the promises of as many witnesses as a study can have."""
+REPLY_BYTES_MAX: Final = TAKEOVER_BYTES_MAX + 64 * 1024
+FOLLOW_BYTES_MAX: Final = 1024
+FOLLOW_ENTRIES_BYTES: Final = 4 * ENTRY_BYTES_MAX
+"""A reply takes no further entry once it holds so many bytes of them."""
+FOLLOW_NOTES_MAX: Final = 64
+FOLLOW_REPLY_BYTES_MAX: Final = 16 * ENTRY_BYTES_MAX
+PROMISE_BYTES_MAX: Final = 256 * 1024
+PROMISE_REPLY_BYTES_MAX: Final = 4096
 CONSENT_COSIGN_BYTES_MAX: Final = 16 * 1024
 CONSENT_REPLY_BYTES_MAX: Final = 4096
 RELAY_BYTES_MAX: Final = 3 * CONSENT_COSIGN_BYTES_MAX
@@ -66,11 +82,54 @@ class CosignRequest(Wire):
 
 
 class CosignReply(Wire):
-    """The witness's size after the entries, and its cosignature line if a checkpoint was shown and holds."""
+    """The witness's size after the entries, and its cosignature line if a checkpoint was shown and holds.
+
+    ``superseded``: the ``term-began`` entry by which another coordinator leads; whoever asked must stop.
+    """
 
     version: Literal[1] = 1
     size: Annotated[int, Field(ge=0)]
     cosignature: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    superseded: Annotated[str, StringConstraints(max_length=TAKEOVER_BYTES_MAX)] | None = None
+
+
+class FollowRequest(Wire):
+    """The standby has the entries before ``first``, and the notes of sizes below ``notes``."""
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)] | None = None
+    first: Annotated[int, Field(ge=0)] = 0
+    notes: Annotated[int, Field(ge=0)] = 0
+
+
+class FollowReply(Wire):
+    """The log of ``study`` from the index that was asked for, as much as one answer holds.
+
+    ``plan`` is the blob of the signed plan; ``validation`` the sealed blob of the validation set (32 bytes of salt,
+    then the rows), where the answering party has it; ``began`` the ``term-began`` entry, once there is one.
+    """
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    plan: Hash
+    validation: Hash | None = None
+    size: Annotated[int, Field(ge=0)]
+    entries: Annotated[tuple[EnvelopeText, ...], Field(max_length=COSIGN_ENTRIES_MAX)] = ()
+    notes: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=NOTE_BYTES_MAX)], ...], Field(max_length=FOLLOW_NOTES_MAX)
+    ] = ()
+    began: Annotated[str, StringConstraints(max_length=TAKEOVER_BYTES_MAX)] | None = None
+
+
+class PromiseRequest(Wire):
+    """The standby asks for a promise, and shows those that it has."""
+
+    version: Literal[1] = 1
+    study: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    promises: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=PROMISE_REPLY_BYTES_MAX)], ...],
+        Field(max_length=PARTICIPANTS_MAX),
+    ] = ()
 
 
 SealedText = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})+$", max_length=2 * SEALED_BYTES_MAX)]

@@ -86,14 +86,14 @@ class Relay:
 
 
 def ask_through(
-    exchange: Exchange, coordinator: PublicKey, study: str, *, timeout_s: float
+    exchange: Exchange, coordinator: Callable[[], PublicKey], study: str, *, timeout_s: float
 ) -> Callable[[PublicKey, bytes], bytes]:
-    """How a node asks another party of ``study``: (witness, request) -> answer, through the coordinator's door."""
+    """How a node asks another party of ``study``: (witness, request) -> answer, through the door of whoever leads."""
 
     def ask(witness: PublicKey, request: bytes) -> bytes:
         wrapped = RelayRequest(study=study, witness=witness.did, request=request.decode("utf-8"))
         return exchange.request(
-            coordinator, CONSENT_RELAY, wrapped.to_payload(), timeout_s=timeout_s, max_bytes=CONSENT_REPLY_BYTES_MAX
+            coordinator(), CONSENT_RELAY, wrapped.to_payload(), timeout_s=timeout_s, max_bytes=CONSENT_REPLY_BYTES_MAX
         )
 
     return ask

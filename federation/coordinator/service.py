@@ -50,6 +50,7 @@ from .protocols import (
     SUBMISSION_BYTES_MAX,
 )
 from .relay import Relay
+from .replication import Replication, check_leads, seal_validation, serve_sealed
 from .rounds import RoundRunner
 from .sources import Sources
 from .status import awaited, awaited_cosignatures, clusters_of, phase, predicted_s
@@ -71,6 +72,7 @@ OnProgress = Callable[[dict[str, Any]], None]
 class StudyParts:
     """What a study runs on; all of it can be in memory.
 
+    ``committed`` are salt and rows of the validation set: what a standby is given, where the plan names one.
     ``outbox`` holds what the coordinator's own commands sign, ``logs`` are all studies' logs that it keeps.
     """
 
@@ -84,6 +86,7 @@ class StudyParts:
     seed: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     paused: Callable[[], Pause | None] = lambda: None
+    committed: tuple[bytes, bytes] | None = None
     outbox: Outbox | None = None
     logs: Callable[[], Sequence[MerkleLog]] = tuple
 
@@ -120,6 +123,7 @@ class StudyService:
             root=parts.root,
             on_turn=self._turn,
         )
+        self._replication: Replication | None = None
         self._turned_at = 0.0
         self._quorum_since: float | None = None
         self._visits: dict[str, float] = {}
@@ -141,10 +145,33 @@ class StudyService:
         study = self._history.state.study
         Relay(exchange, study, membership.allowed).serve()
         Sources(exchange, self._parts.blobs, study, party=self._is_party, named=self._names).serve()
+        self._serve_standby()
+
+    def _serve_standby(self) -> None:
+        """Let the plan's standby follow, unless it leads already."""
+        state, parts = self._history.state, self._parts
+        failover = state.plan.failover
+        if failover is None or state.began is not None or parts.committed is None:
+            return
+        self._replication = Replication(
+            parts.exchange,
+            lambda: self._history.state,
+            self._history.log,
+            may=lambda peer: peer == failover.key,
+            validation=seal_validation(parts.sealed, parts.committed),
+        )
+        self._replication.serve()
+        serve_sealed(parts.exchange, parts.sealed, failover.key)
 
     def run(self, *, until_settled: bool = False) -> None:
-        """The loop, until ``stop`` is set (or the study is settled and every connected witness has cosigned)."""
+        """The loop, until ``stop`` is set (or the study is settled and every connected witness has cosigned).
+
+        Raises:
+            SupersededError: the standby leads the study.
+        """
         state = self._history.state
+        if state.began is None:
+            check_leads(self._parts.exchange, self._history)
         if not state.published:
             self._history.append(
                 StudyPublished(
@@ -200,7 +227,8 @@ class StudyService:
         if time.monotonic() - self._turned_at >= _TURN_S:
             self._turned_at = time.monotonic()
             self._on_progress(self.status())
-            if self._history.state.plan.rounds.attendance is not None:
+            plan = self._history.state.plan
+            if plan.rounds.attendance is not None or plan.failover is not None:
                 self._cosign(again_s=_COSIGN_AGAIN_S)
 
     def _step(self) -> bool:
@@ -290,11 +318,19 @@ class StudyService:
 
     def _cosign(self, *, again_s: float) -> bool:
         """Ask for missing cosignatures, at most every ``again_s`` seconds; True if one came."""
-        if time.monotonic() - self._cosigned_at < again_s:
+        if time.monotonic() - self._cosigned_at < again_s or not self._replicated():
             return False
         self._cosigned_at = time.monotonic()
         before = len(self._history.checkpoint().cosignatures)
         return self._witnessing.gather() > before
+
+    def _replicated(self) -> bool:
+        """Whether the standby, if it is there, has the value table of every closed round."""
+        state = self._history.state
+        if self._replication is None or state.plan.failover is None or not state.closed:
+            return True
+        needed = state.closed[-1].entry_index + 1
+        return self._replication.holds(needed, patience_s=state.plan.failover.after_s)
 
     def _finished(self) -> bool:
         """Settled, and every witness that is there has seen it."""

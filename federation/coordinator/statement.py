@@ -183,7 +183,7 @@ def _log_data(folded: FoldedLog, settlement: Settlement, proof: _Proof) -> dict[
     entry, head = folded.entries[proof.index], proof.signed.checkpoint
     witnesses = len(folded.witnesses[-1])
     return {
-        "key": folded.state.coordinator.did,
+        "key": proof.signed.signer.did,
         "origin": head.origin,
         "entry_index": settlement.index,
         "entry_id": entry.id,

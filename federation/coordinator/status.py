@@ -95,7 +95,7 @@ def awaited_cosignatures(history: StudyHistory) -> set[str]:
     """Witnesses (did) that have not cosigned the log as it is now."""
     state = history.state
     stored = history.log.checkpoint(state.size)
-    done = {cosignature.witness for cosignature in history.open(stored).cosignatures} if stored else set()
+    done = {cosignature.witness for cosignature in history.open(stored, state.size).cosignatures} if stored else set()
     return {witness.did for witness in state.witnesses if witness not in done}
 
 

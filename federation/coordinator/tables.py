@@ -59,3 +59,18 @@ class ReceivedOffer(SQLModel, table=True):
     kind: str
     envelope: bytes
     received_at: str
+
+
+class FollowedStudy(SQLModel, table=True):
+    """The study that a standby follows: whose, where that coordinator is dialled, and whether witnesses were asked.
+
+    ``asked`` is set before the first witness is asked for a promise, so that a standby that was stopped in between
+    finishes what it began.
+    """
+
+    __tablename__ = "followed_study"
+
+    study: str = Field(primary_key=True)
+    coordinator: str
+    address: str
+    asked: bool = False

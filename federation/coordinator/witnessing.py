@@ -15,6 +15,7 @@ from federation.rules.study import read
 
 from .history import StudyHistory
 from .protocols import COSIGN, COSIGN_ENTRIES_MAX, REPLY_BYTES_MAX, CosignReply, CosignRequest
+from .replication import stop_if_superseded
 
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 20.0
@@ -28,9 +29,14 @@ class Witnessing:
         self._exchange = exchange
         self._sizes: dict[PublicKey, int] = {}
         self.problems: dict[str, str] = {}
+        self._superseded = ""
 
     def gather(self) -> int:
-        """Ask, all at once, every connected witness that has not cosigned the newest checkpoint; how many have."""
+        """Ask, all at once, every connected witness that has not cosigned the newest checkpoint; how many have.
+
+        Raises:
+            SupersededError: a witness proves that the standby leads the study.
+        """
         signed = self._history.checkpoint()
         done = {cosignature.witness for cosignature in signed.cosignatures}
         there = self._exchange.connected()
@@ -38,6 +44,9 @@ class Witnessing:
         if asked:
             with ThreadPoolExecutor(max_workers=len(asked), thread_name_prefix="witness") as pool:
                 list(pool.map(lambda witness: self._try(witness, signed.checkpoint.size), asked))
+        if self._superseded:
+            stop_if_superseded(self._history.state, self._superseded)
+            self._superseded = ""
         return len(self._history.checkpoint().cosignatures)
 
     def _try(self, witness: PublicKey, size: int) -> None:
@@ -58,8 +67,10 @@ class Witnessing:
         signed = self._history.checkpoint()
         if signed.checkpoint.size != size:
             return
-        first = self._sizes.get(witness, 0)
-        for _ in range(2 + size // COSIGN_ENTRIES_MAX):
+        began = self._history.state.began
+        # Where the standby took over, a witness may hold other entries: it is shown that place first.
+        first = self._sizes.get(witness, began or 0)
+        for _ in range(3 + size // COSIGN_ENTRIES_MAX):
             entries = [
                 data.decode("utf-8") for data in self._history.log.entries(first, min(size, first + COSIGN_ENTRIES_MAX))
             ]
@@ -74,7 +85,11 @@ class Witnessing:
                 witness, COSIGN, request.to_payload(), timeout_s=_TIMEOUT_S, max_bytes=REPLY_BYTES_MAX
             )
             reply = read(CosignReply, answer)
-            self._sizes[witness] = min(reply.size, size)
+            if reply.superseded is not None:
+                self._superseded = reply.superseded
+                return
+            shown = size if began is None else first + len(entries)
+            self._sizes[witness] = min(reply.size, shown)
             if reply.cosignature is not None:
                 cosignature = parse_cosignature_line(reply.cosignature, witness)
                 verify_cosignature(signed.checkpoint, cosignature)

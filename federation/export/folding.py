@@ -7,13 +7,14 @@ from federation.errors import UnavailableError
 from federation.export.layout import PLAN, entry_path, placed
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import SignedCheckpoint, open_checkpoint
-from federation.rules.entries import AgreementAdmitted, Entry, StudySettled, open_entry
+from federation.rules.entries import AgreementAdmitted, Entry, StudySettled
 from federation.rules.envelope import Envelope
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import leaf_hash
 from federation.rules.replay import apply, begin
 from federation.rules.state import StudyState
 from federation.rules.study import StudyPlan, open_plan
+from federation.rules.succession import open_next
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,14 @@ def fold(plan: StudyPlan, plan_bytes: bytes, signer: PublicKey, entries: Iterabl
         PeerError: an entry's signature or form is wrong, or it breaks a rule; its file is named.
     """
     state = begin(plan, plan_blob=sha256_hex(plan_bytes), coordinator=signer)
-    opened, leaves, agreements = [], [], {}
+    opened: list[Entry] = []
+    leaves: list[bytes] = []
+    agreements = {}
     witnesses = [state.witnesses]
     settlement = None
     for index, data in enumerate(entries):
         with placed(entry_path(index)):
-            entry = open_entry(data, signer=signer)
+            entry = open_next(state, data, leaves)
             after = apply(state, entry)
         if isinstance(entry.body, AgreementAdmitted) and entry.party is not None:
             agreements[entry.party] = entry.body.envelope.encode("utf-8")
@@ -108,4 +111,4 @@ def open_newest(folded: FoldedLog, newest: tuple[int, bytes] | None, index: int)
     size, note = newest
     state = folded.state
     witnesses = {*folded.witnesses[size], *folded.witnesses[-1]}
-    return open_checkpoint(note, origin=state.plan.origin, signer=state.coordinator, witnesses=witnesses)
+    return open_checkpoint(note, origin=state.plan.origin, signer=state.leader_at(size), witnesses=witnesses)

@@ -5,7 +5,7 @@ the files mean is verified independently of it (``verification``): a coordinator
 is caught there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -52,15 +52,15 @@ def exported_file(data: bytes) -> ExportedFile:
     return ExportedFile(sha256=sha256_hex(data), bytes=len(data))
 
 
-def check_manifest(folder: ExportFolder, *, signer: PublicKey) -> Manifest:
-    """Verify the manifest and that it covers exactly the files that are there.
+def check_manifest(folder: ExportFolder, *, signers: Collection[PublicKey]) -> tuple[Manifest, PublicKey]:
+    """Verify the manifest, by one of ``signers``, and that it covers exactly the files that are there; who signed it.
 
     Raises:
         PeerError: a signature, a missing, added or altered file; the file is named.
     """
     with placed(MANIFEST):
         data = folder.read(MANIFEST)
-        envelope = open_envelope(data, payload_type=MANIFEST_TYPE, signer=signer, max_bytes=MANIFEST_BYTES_MAX)
+        envelope = open_envelope(data, payload_type=MANIFEST_TYPE, signers=signers, max_bytes=MANIFEST_BYTES_MAX)
         manifest = read(Manifest, envelope.payload, max_bytes=MANIFEST_BYTES_MAX)
     found = set(folder.sizes) - {MANIFEST}
     for path in sorted(set(manifest.files) - found):
@@ -73,4 +73,4 @@ def check_manifest(folder: ExportFolder, *, signer: PublicKey) -> Manifest:
                 f"{path}: the file is not the one that was exported.",
                 remedy="Ask for the export again; keep both copies if you need to show that one was altered.",
             )
-    return manifest
+    return manifest, envelope.signer

@@ -51,6 +51,7 @@ from federation.rules.evidence import check_evidence
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import inclusion_proof, root, verify_inclusion
 from federation.rules.state import ClosedRound, StudyState
+from federation.rules.succession import signers_of
 from federation.rules.validation import read_validation
 from federation.rules.value_sample import coalitions_of
 
@@ -71,9 +72,10 @@ def verify_export(folder: Path, key: PublicKey | None) -> VerificationReport:
     plan_bytes = files.read(PLAN)
     plan, envelope = open_exported_plan(plan_bytes, signer=key)
     signer = envelope.signer
-    manifest = check_manifest(files, signer=signer)
+    manifest, exporter = check_manifest(files, signers=signers_of(plan, signer))
     folded = fold(plan, plan_bytes, signer, _entries(files))
     state = folded.state
+    _check_exporter(exporter, state)
     _check_head(manifest, folded)
     _check_agreements(files, folded)
     newest, checkpoints = _check_checkpoints(files, folded)
@@ -149,6 +151,15 @@ def _entries(files: ExportFolder) -> list[bytes]:
     return [files.read(path) for path in paths]
 
 
+def _check_exporter(exporter: PublicKey, state: StudyState) -> None:
+    """Whoever leads at the end of the log exports it."""
+    if exporter != state.leader:
+        raise PeerError(
+            f"{MANIFEST}: it is signed by {exporter.did}, and {state.leader.did} leads the study.",
+            remedy="Ask the leading coordinator for the export.",
+        )
+
+
 def _check_head(manifest: Manifest, folded: FoldedLog) -> None:
     expected = (folded.state.study, folded.state.size, root(folded.leaves).hex())
     if (manifest.study, manifest.log_size, manifest.log_root) != expected:
@@ -180,7 +191,8 @@ def _check_checkpoints(files: ExportFolder, folded: FoldedLog) -> tuple[SignedCh
                 raise PeerError("the log does not have this size.", remedy="Ask for the export again.")
             known = {*folded.witnesses[size], *folded.witnesses[-1]}
             data = files.read(path)
-            opened[size] = open_checkpoint(data, origin=state.plan.origin, signer=state.coordinator, witnesses=known)
+            signer = state.leader_at(size)
+            opened[size] = open_checkpoint(data, origin=state.plan.origin, signer=signer, witnesses=known)
             head = opened[size].checkpoint
             if head.size != size or head.root != root(folded.leaves[:size]):
                 raise PeerError(

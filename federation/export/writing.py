@@ -31,8 +31,9 @@ from federation.export.manifest import ExportedFile, exported_file, sign_manifes
 from federation.export.references import shows_root
 from federation.export.report import VerificationReport
 from federation.export.verification import verify_export
-from federation.rules.keys import PrivateKey
+from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.merkle import root
+from federation.rules.succession import signers_of
 from federation.storage.blobs import BlobStore
 from federation.storage.log import MerkleLog
 
@@ -54,7 +55,7 @@ def write_export(
         plan: the signed plan's bytes.
         log: the study's log, with its checkpoints.
         blobs: models, updates and opened value tables.
-        key: the coordinator's key, which signs the manifest.
+        key: the key of whoever leads the study, which signs the manifest.
         validation: salt and CSV bytes of the validation set; they are written only when the study is settled and its
             plan says ``disclosure = "public"``.
         root_set: the same of a trust-anchored plan's root set, which goes by ``root_disclosure``.
@@ -70,7 +71,7 @@ def write_export(
     try:
         temporary.mkdir(parents=True)
         _write_files(temporary, plan=plan, log=log, blobs=blobs, key=key, validation=validation, root_set=root_set)
-        report = verify_export(temporary, key.public)
+        report = verify_export(temporary, _plan_signer(plan, key.public))
         temporary.rename(folder)
     except OSError as error:
         raise OperatorError(
@@ -99,15 +100,22 @@ def _write_files(
             "The study's log has no checkpoint yet.", remedy="Run the coordinator until it has signed one, then export."
         )
     size = latest[0]
-    opened, _ = open_exported_plan(plan, signer=key.public)
+    signer = _plan_signer(plan, key.public)
+    opened, _ = open_exported_plan(plan, signer=signer)
     entries = log.entries(0, size)
-    folded = fold(opened, plan, key.public, entries)
+    folded = fold(opened, plan, signer, entries)
     files: dict[str, ExportedFile] = {}
     for path, data in _contents(folded, plan, entries, log, blobs, validation, root_set):
         _write(folder / path, data)
         files[path] = exported_file(data)
     manifest = sign_manifest(files, study=folded.state.study, log_size=size, log_root=root(folded.leaves), key=key)
     _write(folder / MANIFEST, manifest)
+
+
+def _plan_signer(plan: bytes, exporter: PublicKey) -> PublicKey:
+    """Whose signature the plan must have: the exporter's own, or anybody's if the plan names it as the standby."""
+    opened, envelope = open_exported_plan(plan, signer=None)
+    return envelope.signer if exporter in signers_of(opened, envelope.signer) else exporter
 
 
 def _contents(

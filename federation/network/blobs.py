@@ -32,10 +32,12 @@ _fetching: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 """One at a time fetches a blob; a lock is there as long as somebody holds it."""
 
 
-def serve_blobs(exchange: Exchange, store: BlobStore) -> None:
-    """Give ``store``'s blobs to every allowed peer that knows their names."""
+def serve_blobs(exchange: Exchange, store: BlobStore, *, protocol: str = BLOB, only: PublicKey | None = None) -> None:
+    """Give ``store``'s blobs to every allowed peer (or to one ``only``) that knows their names."""
 
-    def handle(_peer: PublicKey, payload: bytes) -> bytes:
+    def handle(peer: PublicKey, payload: bytes) -> bytes:
+        if only is not None and peer != only:
+            raise _refused("these blobs are for another party")
         document = parse_canonical(payload, max_bytes=_REQUEST_BYTES_MAX)
         if not isinstance(document, dict) or set(document) != {"name", "offset", "length"}:
             raise _refused("the request does not have exactly the fields name, offset and length")
@@ -43,11 +45,18 @@ def serve_blobs(exchange: Exchange, store: BlobStore) -> None:
         size, piece = store.piece(_checked(document["name"]), offset, min(length, PIECE_BYTES_MAX))
         return size.to_bytes(_SIZE_BYTES, "big") + piece
 
-    exchange.serve(BLOB, handle, max_bytes=_REQUEST_BYTES_MAX)
+    exchange.serve(protocol, handle, max_bytes=_REQUEST_BYTES_MAX)
 
 
 def fetch_blob(
-    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, timeout_s: float, max_bytes: int
+    exchange: Exchange,
+    peer: PublicKey,
+    name: str,
+    store: BlobStore,
+    *,
+    timeout_s: float,
+    max_bytes: int,
+    protocol: str = BLOB,
 ) -> bytes:
     """The blob ``name``: from ``store`` if it is there, else from ``peer`` into ``store``.
 
@@ -58,17 +67,25 @@ def fetch_blob(
         store: where the verified blob is put, and what has arrived of it until then.
         timeout_s: the time for the whole blob.
         max_bytes: the largest blob that is accepted.
+        protocol: which of the peer's stores is asked.
 
     Raises:
         UnavailableError: the peer does not have it, or does not answer in time; what came is kept for the next attempt.
         PeerError: what came does not hash to ``name``, or breaks the protocol; nothing of it is kept.
     """
-    bring_blob(exchange, peer, name, store, timeout_s=timeout_s, max_bytes=max_bytes)
+    bring_blob(exchange, peer, name, store, timeout_s=timeout_s, max_bytes=max_bytes, protocol=protocol)
     return store.get(name)
 
 
 def bring_blob(
-    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, timeout_s: float, max_bytes: int
+    exchange: Exchange,
+    peer: PublicKey,
+    name: str,
+    store: BlobStore,
+    *,
+    timeout_s: float,
+    max_bytes: int,
+    protocol: str = BLOB,
 ) -> None:
     """As :func:`fetch_blob`, for a caller that does not want the bytes now: they are not read and hashed once more."""
     deadline = time.monotonic() + timeout_s
@@ -79,7 +96,7 @@ def bring_blob(
         # What an earlier attempt left may be another peer's lie: only what came in one go is held against this one.
         resumed = store.begun(name) > 0
         while not store.has(name):
-            _complete(exchange, peer, name, store, deadline=deadline, max_bytes=max_bytes)
+            _complete(exchange, peer, name, store, deadline=deadline, max_bytes=max_bytes, protocol=protocol)
             if not store.finish(name) and not resumed:
                 raise _refused(f"what {peer.did} sent as {name} has another hash")
             resumed = False
@@ -91,7 +108,14 @@ def bring_blob(
 
 
 def _complete(
-    exchange: Exchange, peer: PublicKey, name: str, store: BlobStore, *, deadline: float, max_bytes: int
+    exchange: Exchange,
+    peer: PublicKey,
+    name: str,
+    store: BlobStore,
+    *,
+    deadline: float,
+    max_bytes: int,
+    protocol: str,
 ) -> None:
     """Fetch what is missing of an unfinished blob, piece by piece."""
     size: int | None = None
@@ -119,7 +143,7 @@ def _complete(
         began = time.monotonic()
         answer = exchange.request(
             peer,
-            BLOB,
+            protocol,
             request,
             timeout_s=patience_s,
             max_bytes=_SIZE_BYTES + length,

@@ -12,6 +12,7 @@ round. What a false entry costs is decided elsewhere (``stakes``).
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -26,12 +27,13 @@ from federation.rules.audit import UTILITY_UNIT, read_table, same_utility
 from federation.rules.canonical import sha256_hex
 from federation.rules.checkpoint import SIZE_MAX, Checkpoint, SignedCheckpoint, open_checkpoint
 from federation.rules.encoding import SubjectBatch
-from federation.rules.entries import Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_entry
+from federation.rules.entries import Entry, RoundClosed, RoundOpened, StudyPublished, StudyStarted, open_signed_entry
 from federation.rules.families import Model
 from federation.rules.fixedpoint import Floats, from_fixed
 from federation.rules.keys import PublicKey
 from federation.rules.merkle import PROOF_HASHES_MAX, inclusion_proof, leaf_hash, verify_inclusion
 from federation.rules.study import StudyPlan, open_plan, read
+from federation.rules.succession import signers_of
 from federation.rules.terms import PARTICIPANTS_MAX
 from federation.rules.validation import read_validation, validation_commitment
 from federation.rules.value_sample import place_of
@@ -204,11 +206,12 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
         raise _refused("it does not end as such a file does")
     shown = read(Challenge, data[:-1], max_bytes=CHALLENGE_BYTES_MAX)
     plan, _ = open_plan(_bytes(shown.plan), signer=coordinator)
-    head = open_checkpoint(_bytes(shown.checkpoint), origin=plan.origin, signer=coordinator, witnesses=()).checkpoint
-    _, published = _open(shown.published, StudyPublished, plan, head, coordinator)
-    _, started = _open(shown.started, StudyStarted, plan, head, coordinator)
-    opening, opened = _open(shown.opened, RoundOpened, plan, head, coordinator)
-    closing, closed = _open(shown.closed, RoundClosed, plan, head, coordinator)
+    signers = signers_of(plan, coordinator)
+    head = _head(_bytes(shown.checkpoint), plan, signers)
+    _, published, _ = _open(shown.published, StudyPublished, plan, head, signers)
+    _, started, _ = _open(shown.started, StudyStarted, plan, head, signers)
+    opening, opened, _ = _open(shown.opened, RoundOpened, plan, head, signers)
+    closing, closed, accused = _open(shown.closed, RoundClosed, plan, head, signers)
     if published.plan != sha256_hex(_bytes(shown.plan)):
         raise _refused("its plan is not the one that the log's study has")
     if closing.round is None or opening.round != closing.round:
@@ -240,7 +243,7 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
     if place is None:
         raise _refused("its coalition was not drawn for this round's sampled table")
     return Finding(
-        coordinator=coordinator,
+        coordinator=accused,
         study=plan.study_id,
         round=closing.round,
         coalition=tuple(sorted(updates)),
@@ -251,8 +254,18 @@ def verify_challenge(data: bytes, *, coordinator: PublicKey, utility: Utility) -
     )
 
 
-def _open(logged: Logged, kind: type[B], plan: StudyPlan, head: Checkpoint, coordinator: PublicKey) -> tuple[Entry, B]:
-    """The entry, once its place in the tree and its signature are proven."""
+def _head(note: bytes, plan: StudyPlan, signers: tuple[PublicKey, ...]) -> Checkpoint:
+    """The checkpoint, by the coordinator or by the standby that took over from it."""
+    for signer in signers[:-1]:
+        with contextlib.suppress(PeerError):
+            return open_checkpoint(note, origin=plan.origin, signer=signer, witnesses=()).checkpoint
+    return open_checkpoint(note, origin=plan.origin, signer=signers[-1], witnesses=()).checkpoint
+
+
+def _open(
+    logged: Logged, kind: type[B], plan: StudyPlan, head: Checkpoint, signers: tuple[PublicKey, ...]
+) -> tuple[Entry, B, PublicKey]:
+    """The entry and who signed it, once its place in the tree and its signature are proven."""
     data = _bytes(logged.entry)
     verify_inclusion(
         leaf=leaf_hash(data),
@@ -261,10 +274,10 @@ def _open(logged: Logged, kind: type[B], plan: StudyPlan, head: Checkpoint, coor
         proof=[bytes.fromhex(part) for part in logged.proof],
         root=head.root,
     )
-    entry = open_entry(data, signer=coordinator)
+    entry, signer = open_signed_entry(data, signers=signers)
     if not isinstance(entry.body, kind) or entry.study != plan.study_id:
         raise _refused(f"entry {logged.index} ({entry.body.kind}) of {entry.study} stands where another one belongs")
-    return entry, entry.body
+    return entry, entry.body, signer
 
 
 def _rows(shown: Challenge, plan: StudyPlan) -> SubjectBatch:

@@ -5,6 +5,7 @@ signed stand inside as they were received (the text of their envelope), so that 
 evidence. Entry id = H(study, term, kind, round, party, command): a retry of the same command is the same entry.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
@@ -13,6 +14,7 @@ from pydantic import Field, StringConstraints
 from federation.rules.canonical import tagged_hash
 from federation.rules.documents import Hash, RoundNumber, StudyId
 from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.failover import TermBegan
 from federation.rules.instant import format_instant, parse_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.pledges import Case, TwoStudies
@@ -335,6 +337,7 @@ Body = Annotated[
     | StakeReleased
     | ChangeProposed
     | VoteCast
+    | TermBegan
     | PanelOpened
     | ScoresCommitted
     | ScoresClosed
@@ -366,13 +369,20 @@ class Entry(Wire):
 
 
 def make_entry(
-    body: "Body", *, study: str, now: datetime, round_number: int | None = None, party: PublicKey | None = None
+    body: "Body",
+    *,
+    study: str,
+    now: datetime,
+    term: int = 0,
+    round_number: int | None = None,
+    party: PublicKey | None = None,
 ) -> Entry:
     """Build an entry; its id depends on what it says, not on when."""
     did = party.did if party else None
     return Entry(
-        id=entry_id(body, study=study, term=0, round_number=round_number, party=did),
+        id=entry_id(body, study=study, term=term, round_number=round_number, party=did),
         study=study,
+        term=term,
         round=round_number,
         party=did,
         time=format_instant(now),
@@ -399,5 +409,10 @@ def open_entry(data: bytes, *, signer: PublicKey) -> Entry:
     Raises:
         PeerError: the signature, the form, or the id is wrong.
     """
-    envelope = open_envelope(data, payload_type=ENTRY_TYPE, signer=signer, max_bytes=2 * ENTRY_BYTES_MAX)
-    return read(Entry, envelope.payload, max_bytes=ENTRY_BYTES_MAX)
+    return open_signed_entry(data, signers=(signer,))[0]
+
+
+def open_signed_entry(data: bytes, *, signers: Collection[PublicKey]) -> tuple[Entry, PublicKey]:
+    """As :func:`open_entry`, by any of ``signers``, with the one that signed it."""
+    envelope = open_envelope(data, payload_type=ENTRY_TYPE, signers=signers, max_bytes=2 * ENTRY_BYTES_MAX)
+    return read(Entry, envelope.payload, max_bytes=ENTRY_BYTES_MAX), envelope.signer

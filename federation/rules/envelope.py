@@ -7,6 +7,7 @@ document never passes for another.
 
 import base64
 import binascii
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +52,12 @@ def sign(payload: bytes, payload_type: str, key: PrivateKey) -> Envelope:
 
 
 def open_envelope(
-    data: bytes, *, payload_type: str, signer: PublicKey | None = None, max_bytes: int = SIZE_MAX_BYTES
+    data: bytes,
+    *,
+    payload_type: str,
+    signer: PublicKey | None = None,
+    signers: Collection[PublicKey] = (),
+    max_bytes: int = SIZE_MAX_BYTES,
 ) -> Envelope:
     """Verify a received envelope; its payload may be parsed afterwards.
 
@@ -59,6 +65,7 @@ def open_envelope(
         data: the bytes as received.
         payload_type: the only type that the caller accepts.
         signer: the only key that the caller accepts; None takes any strong key, and the caller decides about it.
+        signers: where several are accepted, all of them.
         max_bytes: the bound on ``data``.
 
     Raises:
@@ -79,8 +86,9 @@ def open_envelope(
     if base64.b64encode(payload).decode() != document["payload"] or len(signature) != SIGNATURE_BYTES:
         raise _refused("a field is not canonical base64")
     key = PublicKey.from_did(document["signer"])
-    if signer is not None and key != signer:
-        raise _refused(f"it is signed by {key.did}, not by {signer.did}")
+    accepted = signers if signer is None else (signer,)
+    if accepted and key not in accepted:
+        raise _refused(f"it is signed by {key.did}, not by {' or '.join(each.did for each in accepted)}")
     if not key.verify(signature, pre_authentication_encoding(payload_type, payload)):
         raise _refused("the signature does not match its bytes")
     envelope = Envelope(payload_type=payload_type, payload=payload, signer=key, signature=signature)

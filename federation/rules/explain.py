@@ -51,7 +51,7 @@ def explain(plan: StudyPlan) -> str:
         (
             f"How long. {rounds.count} rounds of at most {rounds.deadline_s} s each way; {rounds.participants} "
             f"institutions, at least {rounds.quorum} of them in a round that counts. "
-            f"{_cohort(plan)}{_attendance(plan)}{_combined(plan)}"
+            f"{_cohort(plan)}{_attendance(plan)}{_combined(plan)}{_failover(plan)}"
         ),
         (
             f"What you get. {credits_:,.2f} credits are shared by what each institution's updates improved the "
@@ -198,6 +198,16 @@ def _attendance(plan: StudyPlan) -> str:
     if plan.rounds.attendance is None:
         return ""
     return "Your node need not stay online: a visit within each of these times is enough. "
+
+
+def _failover(plan: StudyPlan) -> str:
+    failover = plan.failover
+    if failover is None:
+        return ""
+    return (
+        f" If the coordinator is silent for {failover.after_s} s, the standby {failover.standby} may take its place "
+        "for good, once a quorum of the institutions has promised it the lead; your node promises by itself."
+    )
 
 
 def _sampled(plan: StudyPlan) -> str:

@@ -5,7 +5,7 @@ coordinator restarts with it, every node checks with it before it cosigns, and `
 offline: one set of rules for all three. What needs the blobs (aggregates, value tables) is in ``audit``.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -31,14 +31,16 @@ from federation.rules.entries import (
     UpdateCommitted,
     UpdateRefused,
     entry_id,
-    open_entry,
 )
+from federation.rules.failover import TermBegan
 from federation.rules.instant import parse_instant
 from federation.rules.keys import PublicKey
+from federation.rules.merkle import leaf_hash
 from federation.rules.payouts import fees_due, transfers
 from federation.rules.stakes import AFTER_SETTLEMENT, STAKE_RULES, require_stakes, returned
 from federation.rules.state import ClosedRound, OverlapState, RoundState, StudyState, require
 from federation.rules.study import Agreement, StudyPlan, open_agreement
+from federation.rules.succession import open_next, term_began
 from federation.rules.votes import VOTE_RULES
 
 
@@ -47,14 +49,21 @@ def begin(plan: StudyPlan, *, plan_blob: str, coordinator: PublicKey) -> StudySt
     return StudyState(plan=plan, plan_blob=plan_blob, coordinator=coordinator)
 
 
-def replay(state: StudyState, entries: Iterable[bytes]) -> StudyState:
+def replay(state: StudyState, entries: Iterable[bytes], *, before: Sequence[bytes] = ()) -> StudyState:
     """Fold received entries.
+
+    Args:
+        state: what the log says before them.
+        entries: their bytes.
+        before: the leaf hashes of the ``state.size`` entries that are folded already.
 
     Raises:
         PeerError: at the first entry that breaks a rule, named by its index.
     """
+    leaves = list(before)
     for data in entries:
-        state = apply(state, open_entry(data, signer=state.coordinator))
+        state = apply(state, open_next(state, data, leaves))
+        leaves.append(leaf_hash(data))
     return state
 
 
@@ -80,10 +89,11 @@ def _check_header(state: StudyState, entry: Entry) -> None:
     require(entry.id == expected, "its id is not the hash of what it says")
     require(entry.id not in state.entry_ids, "it is there a second time")
     require(entry.study == state.study, f"it belongs to the study {entry.study}, not {state.study}")
-    require(entry.term == 0, "its term is unknown")
+    begins = isinstance(entry.body, TermBegan)
+    require(begins or entry.term == state.term, f"its term is unknown: {entry.term} where the log has {state.term}")
     require(state.last_time is None or entry.at >= state.last_time, "its time is before the previous entry's")
     late = state.plan.stake is not None and entry.body.kind in AFTER_SETTLEMENT
-    require(late or not state.settled, "the study is settled already")
+    require(begins or late or not state.settled, "the study is settled already")
     require(state.published or isinstance(entry.body, StudyPublished), "the study is not published")
 
 
@@ -347,6 +357,7 @@ _RULES: Final[Mapping[str, _Rule]] = cast(
         "study-aborted": _aborted,
         **panel_log.RULES,
         "study-settled": _settled,
+        "term-began": term_began,
         **STAKE_RULES,
         **VOTE_RULES,
     },

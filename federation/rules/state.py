@@ -140,6 +140,8 @@ class PanelState:
 class StudyState:
     """All that the log says so far about one study. Parties are did strings.
 
+    ``coordinator`` signed the plan, and leads until a standby takes over; ``began`` is the index of the entry with
+    which it did (``succession``).
     ``answer_s`` says how many seconds each party took to commit in the last round in which it did, ``measured`` what
     was measured of its line last (``cohorts``).
 
@@ -180,11 +182,28 @@ class StudyState:
     voted: Rounds | None = None
     ledger: Ledger = field(default_factory=Ledger)
     entry_ids: frozenset[str] = frozenset()
+    began: int | None = None
 
     @property
     def study(self) -> str:
         """The study's id."""
         return self.plan.study_id
+
+    @property
+    def term(self) -> int:
+        """How often the lead has passed on: 0, or 1 once the standby has it."""
+        return 0 if self.began is None else 1
+
+    @property
+    def leader(self) -> PublicKey:
+        """The key that signs entries and checkpoints now."""
+        return self.leader_at(self.size)
+
+    def leader_at(self, size: int) -> PublicKey:
+        """The key that signs the checkpoint over the first ``size`` entries, and the last of these entries."""
+        if self.began is None or size <= self.began or self.plan.failover is None:
+            return self.coordinator
+        return self.plan.failover.key
 
     @property
     def witnesses(self) -> tuple[PublicKey, ...]:

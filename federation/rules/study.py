@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError, mode
 from federation.errors import OperatorError, PeerError
 from federation.rules.canonical import canonical_bytes, parse_canonical, sha256_hex
 from federation.rules.envelope import Envelope, open_envelope, sign
+from federation.rules.failover import Failover
 from federation.rules.families import PARAMETERS_MAX, CnnModel, ModelSpec, TransformerModel, size
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.parts import EVERYBODY, rest_of
@@ -66,6 +67,7 @@ class StudyPlan(Wire):
     valuation: Valuation
     reward: Reward
     validation: Validation
+    failover: Failover | None = None
     stake: Stake | None = None
     voting: Voting | None = None
     overlap: Overlap | None = None
@@ -149,6 +151,20 @@ class StudyPlan(Wire):
         bound_max = Decimal(2**20)
         if steps > bound_max or self.aggregation.norm_bound > bound_max:
             raise ValueError("learning_rate x clip x local_steps and norm_bound must stay below 2^20")
+        return self
+
+    @model_validator(mode="after")
+    def _followed(self) -> "StudyPlan":
+        more = {
+            "stake": self.stake,
+            "voting": self.voting,
+            "overlap": self.overlap,
+            "aggregation.root": self.aggregation.root,
+            "valuation.panel": self.valuation.panel,
+        }
+        named = [name for name, section in more.items() if section is not None]
+        if self.failover is not None and named:
+            raise ValueError(f"failover cannot go with {', '.join(named)} yet: a standby does not take that over")
         return self
 
     def to_payload(self) -> bytes:

@@ -7,9 +7,10 @@ may append to one log; what this process remembers of the leaf hashes is complet
 
 import threading
 from collections.abc import Sequence
+from itertools import count
 from typing import Final, Protocol
 
-from sqlalchemy import Engine, UniqueConstraint
+from sqlalchemy import Engine, UniqueConstraint, update
 from sqlmodel import Field, Session, SQLModel, col, func, select
 
 from federation.errors import OperatorError, PeerError, UnavailableError
@@ -90,6 +91,14 @@ class MerkleLog(Protocol):
 
     def index_of(self, entry_id: str) -> int | None:
         """Where the entry with this id is, or None."""
+        ...
+
+    def set_aside(self, size: int) -> None:
+        """Keep the entries from ``size`` on, and the notes over them, under another name; the log ends before them.
+
+        Only where a standby took over before them: nothing final is among them. Other processes must not have the log
+        open.
+        """
         ...
 
     def save_checkpoint(self, note: bytes, size: int) -> None:
@@ -173,6 +182,16 @@ class SqliteLog:
             found = _find(session, self._name, entry_id)
         return None if found is None else found.position
 
+    def set_aside(self, size: int) -> None:
+        """See :meth:`MerkleLog.set_aside`; the name is the log's with ``~1`` behind it, or the next free number."""
+        with self._lock, write(self._engine) as session:
+            taken = set(session.exec(select(LogEntry.log).where(col(LogEntry.log).startswith(f"{self._name}~"))))
+            aside = next(name for number in count(1) if (name := f"{self._name}~{number}") not in taken)
+            mine, over = col(LogEntry.log) == self._name, col(LogCheckpoint.log) == self._name
+            session.exec(update(LogEntry).where(mine, col(LogEntry.position) >= size).values(log=aside))
+            session.exec(update(LogCheckpoint).where(over, col(LogCheckpoint.size) > size).values(log=aside))
+            del self._hashes[size:]
+
     def save_checkpoint(self, note: bytes, size: int) -> None:
         """See :meth:`MerkleLog.save_checkpoint`."""
         _first(self._name, self._hashes, self._refresh(), size)
@@ -233,6 +252,7 @@ class MemoryLog:
         self._hashes: list[bytes] = []
         self._index: dict[str, int] = {}
         self._notes: dict[int, bytes] = {}
+        self.aside: list[bytes] = []
         self._lock = threading.Lock()
 
     @property
@@ -275,6 +295,14 @@ class MemoryLog:
     def index_of(self, entry_id: str) -> int | None:
         """See :meth:`MerkleLog.index_of`."""
         return self._index.get(entry_id)
+
+    def set_aside(self, size: int) -> None:
+        """See :meth:`MerkleLog.set_aside`."""
+        with self._lock:
+            self.aside += self._data[size:]
+            del self._data[size:], self._hashes[size:]
+            self._index = {name: place for name, place in self._index.items() if place < size}
+            self._notes = {known: note for known, note in self._notes.items() if known <= size}
 
     def save_checkpoint(self, note: bytes, size: int) -> None:
         """See :meth:`MerkleLog.save_checkpoint`."""

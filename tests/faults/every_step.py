@@ -124,8 +124,8 @@ def label_of(frame: FrameType | None) -> str:
     return " < ".join(f"{name.removesuffix('.py')}:{function}" for name, function in found)
 
 
-def start(folder: Path, name: str, *, record: Path | None = None, target: Step | None = None) -> int:
-    """Fork a party that runs until the study is settled; its process id."""
+def start(folder: Path, name: str, *words: str, record: Path | None = None, target: Step | None = None) -> int:
+    """Fork a party that runs until the study is settled, or the command of these ``words``; its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -135,9 +135,10 @@ def start(folder: Path, name: str, *, record: Path | None = None, target: Step |
         out = os.open(folder / f"{name}.out", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)
         Steps(record, target).watch()
         role = "coordinator" if name == "coordinator" else "node"
-        status = accord([role, "run", "--until-settled", "--dir", str(folder / name)])
+        status = accord([*(words or (role, "run", "--until-settled")), "--dir", str(folder / name)])
     except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
         traceback.print_exc()
     finally:
@@ -183,7 +184,7 @@ class EveryStep:
         self._reset()
         running = {other: start(self.live, other, target=step if other == name else None) for other in EVERYBODY}
         end = time.monotonic() + SETTLED_S_MAX
-        while (status := _exit_of(running[name])) is None and time.monotonic() < end:
+        while (status := exit_of(running[name])) is None and time.monotonic() < end:
             time.sleep(0.01)
         if status != -signal.SIGKILL:
             if status is not None:
@@ -202,7 +203,7 @@ class EveryStep:
         """Wait for everybody's own end; what is wrong, with their processes and with their folders."""
         wrong, end = [], time.monotonic() + SETTLED_S_MAX
         for name, pid in running.items():
-            while (status := _exit_of(pid)) is None and time.monotonic() < end:
+            while (status := exit_of(pid)) is None and time.monotonic() < end:
                 time.sleep(0.01)
             if status is None:
                 os.kill(pid, signal.SIGKILL)
@@ -228,7 +229,8 @@ def _read(line: str) -> tuple[str, Side]:
     return label, "before" if side == "before" else "after"
 
 
-def _exit_of(pid: int) -> int | None:
+def exit_of(pid: int) -> int | None:
+    """How this child ended; None while it runs."""
     done, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if done else None
 

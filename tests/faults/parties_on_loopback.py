@@ -100,8 +100,17 @@ class Parties:
 
     SITES = ("ash", "birch", "cedar")
 
-    def __init__(self, folder: Path, *, deadline_s: int, rounds: int = 3, count_noise: int = COUNT_NOISE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        deadline_s: int,
+        rounds: int = 3,
+        count_noise: int = COUNT_NOISE,
+        failover_s: int | None = None,
+    ) -> None:
         self.folder = folder
+        self.standby = None if failover_s is None else self._make_standby()
         listen = free_port("/ip4/127.0.0.1/tcp/0")
         self.coordinator: CoordinatorFolder = create_coordinator(
             folder / "coordinator", PartySettings(role="coordinator", name="coordinator", listen=listen)
@@ -118,6 +127,7 @@ class Parties:
             rounds={"count": rounds, "deadline_s": deadline_s},
             privacy={"cohort_noise_multiplier": count_noise},
             cohort={"minimum": 1},
+            **({} if self.standby is None else {"failover": self._failover(self.standby, failover_s)}),
         )
         self.envelope = publish(self.coordinator, self.plan)
         self.history = self.coordinator.history(self.plan.study_id)
@@ -125,6 +135,14 @@ class Parties:
         self.health = {name: self._health(name) for name in ("coordinator", "ash")}
         self.processes: dict[str, Process] = {}
         self._entries: list[Entry] = []
+
+    def _make_standby(self) -> CoordinatorFolder:
+        listen = free_port("/ip4/127.0.0.1/tcp/0")
+        return create_coordinator(self.folder / "standby", PartySettings(role="standby", name="standby", listen=listen))
+
+    @staticmethod
+    def _failover(standby: CoordinatorFolder, after_s: int | None) -> dict[str, Any]:
+        return {"standby": standby.key.public.did, "address": standby.settings.listen, "after_s": after_s}
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +162,10 @@ class Parties:
         """Run these parties (``coordinator`` or a site) until the study is settled."""
         for name in names:
             role = "coordinator" if name == "coordinator" else "node"
-            self.processes[name] = Process(self.folder / name, role, "run", "--until-settled")
+            words = (role, "run", "--until-settled")
+            if name == "standby":
+                words = ("coordinator", "standby", "--of", self.address)
+            self.processes[name] = Process(self.folder / name, *words)
 
     def kill(self, name: str) -> None:
         """SIGKILL a party."""

@@ -25,6 +25,7 @@ import trio
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from libp2p.io.exceptions import ConnectionClosedError
 from sealed_market import COORDINATOR, DIDS, KEYS, Played, draft
+from standby_parsers import standby_parsers
 from study_in_memory import SALT, InMemoryStudy
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, Request
@@ -227,6 +228,7 @@ def parsers(folder: Path) -> Iterator[dict[str, Parser]]:
             **_consents(study),
             **_files(study, folder),
             **_market(),
+            **{name: Parser(*row) for name, row in standby_parsers().items()},
         }
 
 

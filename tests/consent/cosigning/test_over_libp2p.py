@@ -61,7 +61,7 @@ def parties(tmp_path: Path) -> Iterator[Parties]:
         end = time.monotonic() + 20
         while coordinator.connected() != PARTIES and time.monotonic() < end:
             time.sleep(0.02)
-        ask = ask_through(hospital, COORDINATOR.public, STUDY, timeout_s=10)
+        ask = ask_through(hospital, lambda: COORDINATOR.public, STUDY, timeout_s=10)
         yield Parties(coordinator, hospital, birch, registry, Cosigning(registry, ask))
 
 
@@ -86,7 +86,7 @@ def test_a_stranger_reaches_no_witness(parties: Parties) -> None:
     with Libp2pHost(STRANGER, listen=None) as host:
         host.connect(parties.coordinator.addresses()[0], timeout_s=10)
         with pytest.raises(UnavailableError):
-            ask_through(host, COORDINATOR.public, STUDY, timeout_s=5)(BIRCH.public, b"{}")
+            ask_through(host, lambda: COORDINATOR.public, STUDY, timeout_s=5)(BIRCH.public, b"{}")
 
 
 def test_a_witness_that_hangs_costs_a_bounded_time(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_the_help_lists_every_command_and_every_exit_code(capsys: pytest.Capture
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {name} " in text and summary in text for name, summary in cli.SUMMARIES.items())
-    assert all(f"\n    {code}  " in text for code in (0, 1, 2, 3, 4, 5, 6, 7, 130))
+    assert all(f"\n    {code}  " in text for code in (0, 1, 2, 3, 4, 5, 6, 7, 8, 130))
 
 
 def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:

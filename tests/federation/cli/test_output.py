@@ -11,6 +11,7 @@ from federation.errors import (
     OperatorError,
     PeerError,
     PrivacyError,
+    SupersededError,
     UnavailableError,
     UnprovenSignerError,
 )
@@ -50,6 +51,7 @@ def test_an_error_as_json_is_found_where_the_result_would_be(capsys: pytest.Capt
         (PrivacyError, 5),
         (ConsentError, 6),
         (UnavailableError, 7),
+        (SupersededError, 8),
     ],
 )
 def test_each_kind_of_error_has_its_exit_code(kind: type[AccordError], code: int) -> None:

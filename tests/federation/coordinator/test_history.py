@@ -147,7 +147,10 @@ def test_cosignatures_gather_under_their_checkpoint() -> None:
         made.add_cosignature(3, cosign(checkpoint, key_of(site), timestamp=1))
     stored = log.checkpoint(3)
     assert stored is not None
-    assert {item.witness for item in made.open(stored).cosignatures} == {key_of("ash").public, key_of("birch").public}
+    assert {item.witness for item in made.open(stored, 3).cosignatures} == {
+        key_of("ash").public,
+        key_of("birch").public,
+    }
     assert made.checkpoint().cosignatures == ()
 
 

@@ -42,7 +42,7 @@ class Doors:
     def ask(
         self, witness: PrivateKey, payload: bytes, *, study: str = STUDY, by: MemoryExchange | None = None
     ) -> bytes:
-        return ask_through(by or self.ash, COORDINATOR.public, study, timeout_s=5)(witness.public, payload)
+        return ask_through(by or self.ash, lambda: COORDINATOR.public, study, timeout_s=5)(witness.public, payload)
 
 
 def test_a_request_reaches_the_witness_and_the_answer_comes_back() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlmodel import col, select
 
 from federation.errors import OperatorError, PeerError, UnavailableError
 from federation.rules import merkle
-from federation.storage.database import memory_database, open_database, write
+from federation.storage.database import memory_database, open_database, read, write
 from federation.storage.log import LogCheckpoint, LogEntry, MemoryLog, MerkleLog, SqliteLog, append_within
 
 TABLES = (LogEntry, LogCheckpoint)
@@ -54,6 +55,28 @@ def test_leaf_hashes_and_roots_of_every_size(log: MerkleLog) -> None:
     assert list(log.leaf_hashes(3)) == leaves[:3]
     assert log.root(3) == merkle.root(leaves[:3])
     assert log.root(0) == merkle.EMPTY_ROOT
+
+
+def test_what_is_set_aside_is_no_longer_in_the_log_and_not_lost(log: MerkleLog) -> None:
+    """Twice: whatever is set aside keeps a place of its own."""
+    for _ in range(2):
+        for number in range(log.size, 5):
+            log.append(f"id{number}", b"entry %d" % number)
+        for size in (3, 4, 5):
+            log.save_checkpoint(b"note %d" % size, size)
+        log.set_aside(3)
+        assert log.entries() == [b"entry 0", b"entry 1", b"entry 2"]
+        assert log.root() == merkle.root([merkle.leaf_hash(b"entry %d" % number) for number in range(3)])
+        assert log.latest_checkpoint() == (3, b"note 3")
+        assert log.index_of("id4") is None
+    log.append("other", b"another entry 3")
+    assert log.size == 4
+    if isinstance(log, SqliteLog):
+        with read(log._engine) as session:
+            kept = session.exec(select(LogEntry).where(col(LogEntry.log) != "study")).all()
+        assert sorted((row.log, row.data) for row in kept) == [
+            (f"study~{number}", b"entry %d" % place) for number in (1, 2) for place in (3, 4)
+        ]
 
 
 def test_a_repeated_command_finds_its_entry(log: MerkleLog) -> None:
