@@ -63,6 +63,8 @@ bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/first_round.py
 	$(BIN)/python tests/benchmarks/lower_bound.py
 	$(BIN)/python tests/benchmarks/families.py
+	$(BIN)/python tests/benchmarks/stability.py
+	$(BIN)/python tests/benchmarks/compression.py
 	$(BIN)/python tests/benchmarks/panel_scoring.py
 
 fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets (long)
