@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.accord-setup
 # Two workers; what shares a long set-up stays together (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+# One thread of arithmetic each: two workers on two cores would wait for each other's threads.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 .PHONY: help setup demo sensors test lint format check coverage bench fuzz soak chain docs messages clean
 
@@ -37,13 +39,13 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 test: lint ## lint, then every test
-	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: setup ## the tests alone, without lint
-	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 coverage: setup ## the tests with their coverage, which takes half as long again
-	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term $(ARGS)
+	$(PYTEST) --cov --cov-report=term $(ARGS)
 
 bench: setup ## the benchmark tables of docs/benchmarks.md (long)
 	$(BIN)/python tests/benchmarks/heart_splits.py $(ARGS)
