@@ -70,6 +70,8 @@ _REQUEST_S: Final = 30.0
 _POLL_S: Final = 0.2
 _TICK_S: Final = 1.0
 """How often a node looks into its database for what is due: an idle node must cost its machine next to nothing."""
+_QUIET_S: Final = 10.0
+"""Without an entry of the study's log for so long, a node is idle."""
 _REFUSED_AGAIN_S: Final = 10
 _COSIGN_S: Final = 10.0
 SHARED_BYTES_MIN: Final = 4 << 20
@@ -218,12 +220,15 @@ class Node:
         """
         ends = None if visit_s is None else time.monotonic() + visit_s
         due, was_there = 0.0, False
+        size, moved = -1, time.monotonic()
         with self.serve() as runtime:
             while not stop.is_set():
                 now, there = time.monotonic(), self._coordinator in self._parts.exchange.connected()
                 if now >= due or there != was_there:
                     self.tick()
-                    due, was_there = now + _TICK_S, there
+                    if self._witness.state.size != size:
+                        size, moved = self._witness.state.size, now
+                    due, was_there = now + (_TICK_S if now - moved > _QUIET_S else _POLL_S), there
                 on_progress(self.status())
                 if until_settled and self._finished():
                     self._follow()  # the settlement may have come since the tick

@@ -19,7 +19,8 @@ stop() {
 }
 
 # 1. System packages: a compiler and GMP for the elliptic-curve packages under libp2p; for the tests chromium (pages),
-# nodejs (the browser's JavaScript and a js-libp2p client, held against ours), npm (its packages) and postgresql (the registry's other database).
+# nodejs (the browser's JavaScript and a js-libp2p client, held against ours), npm (its packages), postgresql (the registry's other database)
+# and nginx (before the consent page).
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then
     for package in $SYSTEM_PACKAGES; do
@@ -27,12 +28,16 @@ if command -v dpkg-query >/dev/null 2>&1; then
         [ "$state" = installed ] || missing="$missing $package"
     done
     command -v npm >/dev/null 2>&1 || missing="$missing npm" # with some builds of Node.js it comes along
+    [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
     if [ -n "$missing" ] && [ "$(id -u)" = 0 ]; then
         say "installing system packages:$missing (up to about 700 MB with what they need, most of it chromium)"
         export DEBIAN_FRONTEND=noninteractive
         # shellcheck disable=SC2086 # a list of names
         apt-get -q -o DPkg::Lock::Timeout=120 update >&2 && apt-get -q -y -o DPkg::Lock::Timeout=120 install --no-install-recommends $missing >&2 ||
             stop "apt-get could not install$missing" "look at its lines above, mend the cause, run make setup again"
+        case "$missing" in *nginx*) # the tests start one of their own, on loopback
+            systemctl disable --now nginx >/dev/null 2>&1 || service nginx stop >/dev/null 2>&1 || true ;;
+        esac
     elif [ -n "$missing" ]; then
         say "these system packages are missing:$missing"
         say "run this line, then make setup again if it stops below:"

@@ -34,7 +34,7 @@ def heart_file(tmp_path: Path) -> Path:
 def line(open_registry: Path, heart_file: Path, tmp_path: Path, capsys: Output) -> tuple[str | Path, ...]:
     """The whole line, without decisions; a pytest run is no terminal, so that it ends before the signature."""
     capsys.readouterr()
-    assert main(["study", "invite", "cleveland", "--dir", str(open_registry)]) == 0
+    assert main(["study", "invite", "beginner", "--dir", str(open_registry)]) == 0
     invitation = capsys.readouterr().out.strip()
     where = ("--dir", tmp_path / "node", "--data", heart_file, "--subject", "patient_id")
     return ("node", "start", invitation, *where, "--nominal-cohort", "240")
