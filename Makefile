@@ -1,6 +1,6 @@
 # Everything that a newcomer or a maintainer does, in one word each.
 #   make demo    a whole study of four hospitals, in a few minutes
-#   make test    lint, then every test
+#   make test    lint, then every test (the longest few are make soak's)
 # Both set the environment up first; a second run starts at once.
 
 VENV := .venv
@@ -38,11 +38,11 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint ## lint, then every test
-	$(PYTEST) $(ARGS)
+test: lint ## lint, then every test but the soak's
+	$(PYTEST) -m "not long" $(ARGS)
 
 check: setup ## the tests alone, without lint
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 coverage: setup ## the tests with their coverage, which takes half as long again
 	$(PYTEST) --cov --cov-report=term $(ARGS)
@@ -76,6 +76,7 @@ fuzz: setup ## a million hostile inputs, a million ledger steps, 100,000 markets
 	$(BIN)/python tests/fuzz/coverage_guided.py
 
 soak: setup ## a node killed 1,000 times, every durable step killed, 100 nodes that come and go (long)
+	$(PYTEST) -m long
 	$(BIN)/python tests/faults/node_kills.py $(ARGS)
 	$(BIN)/python tests/faults/every_step.py
 	$(BIN)/python tests/faults/many_nodes.py

@@ -48,6 +48,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # What shares one long-running set-up stays in one worker; these begin first, as they take longest.
 _LONG = ("tests/demo/", "tests/faults/", "tests/docs/test_first_study.py", "tests/federation/coordinator/")
 
+_LONGEST = {"interrupted", "resumed"}
+"""Fixtures that run a second whole demo."""
+
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
+        if _LONGEST & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.long)
         path = item.path.relative_to(REPOSITORY).as_posix()
         group = next((long for long in _LONG[:2] if path.startswith(long)), path)
         item.add_marker(pytest.mark.xdist_group(group))

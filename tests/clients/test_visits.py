@@ -5,6 +5,7 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
+import pytest
 from study_in_memory import InMemoryStudy
 
 from clients.node import Node
@@ -28,6 +29,7 @@ class Late(NoNoise):
         return super().discrete_gaussian(count, std)
 
 
+@pytest.mark.long
 def test_nodes_that_never_meet_train_reveal_witness_and_are_paid(tmp_path: Path) -> None:
     together: list[int] = []
     with InMemoryStudy(tmp_path, sites=2, rounds=ROUNDS) as study:

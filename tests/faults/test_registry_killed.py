@@ -133,6 +133,7 @@ def test_the_whole_series_survives_a_death_in_each_step(tmp_path: Path, processe
 SHORT = ("grant", "append", "withdraw")
 
 
+@pytest.mark.long
 def test_a_postgresql_database_survives_death_at_every_point(
     postgresql_server: Server, postgresql_url: str, processes: Processes
 ) -> None:

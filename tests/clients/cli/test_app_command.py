@@ -151,6 +151,7 @@ def test_nodes_that_are_not_there_are_named(tmp_path: Path, capsys: Output) -> N
 
 
 @pytest.mark.processes
+@pytest.mark.long
 def test_the_commands_run_an_unchanged_app_between_real_processes(tmp_path: Path, capsys: Output) -> None:
     """One station serves, a coordinator runs: over libp2p, each in its own process, in folders named relatively."""
     assert run("coordinator", "init", "--dir", tmp_path / "coordinator") == 0
