@@ -71,12 +71,12 @@ def test_a_visit_ends_after_the_training_that_is_under_way(tmp_path: Path) -> No
         visit.start()
         runner = threading.Thread(target=study.run)
         runner.start()
-        assert started.wait(20)
+        assert started.wait(90)
         visit.join(2 * VISIT_S)
         assert visit.is_alive(), "it trains beyond its time"
         study.network.unlink(ash.key.public, study.key.public)  # the line goes first
         go_on.set()
-        visit.join(20)
+        visit.join(90)
         assert not visit.is_alive()
         assert ash.stored()[1].commitment
         ash.start()
