@@ -27,8 +27,8 @@ from clients.data.dataset import find_dataset, load_dataset
 from clients.participation import Participation
 from clients.privacy.budget import BudgetLedger, State
 from clients.privacy.noise import NoiseSource
-from clients.selection import Selection, select
-from clients.storage import COMPARISON, KeyValue, RoundUse, recall, remember, sketch_key
+from clients.selection import round_use, select
+from clients.storage import COMPARISON, KeyValue, recall, remember, sketch_key
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
 from federation.coordinator.protocols import OVERLAP_BYTES_MAX, OverlapReply, OverlapRequest
@@ -37,7 +37,6 @@ from federation.rules.accounting import overlap_event
 from federation.rules.canonical import tagged_hash
 from federation.rules.comparing import overlap_of
 from federation.rules.documents import OverlapCommitment, OverlapRefusal, OverlapReport, PairProduct
-from federation.rules.instant import format_instant
 from federation.rules.keys import PrivateKey, PublicKey
 from federation.rules.overlap import pack_sketch, person_hashes, product, sketch_hash, sketch_of, unpack_sketch
 from federation.rules.sealing import SECRET_BYTES, open_sealed, seal, sealing_key
@@ -176,7 +175,9 @@ class Comparison:
             "commitment": commitment.sign(parts.key).to_bytes().decode("utf-8"),
         }
         kept = KeyValue(key=sketch_key(study), value=json.dumps(stored))
-        row = self._use(selection, data.sha256, decided_at)
+        row = round_use(
+            selection, study=self._study, number=COMPARISON, dataset_sha256=data.sha256, decided_at=decided_at
+        )
         self._budget.commit(study, COMPARISON, overlap_event(parts.plan), together_with=[kept, row])
         logger.info("comparison: sketch committed")
         return stored
@@ -190,19 +191,6 @@ class Comparison:
             self._budget.start(self._study, COMPARISON)
         except PrivacyError as error:
             raise _DeclinedError("budget", f"{error.message} {error.remedy}") from error
-
-    def _use(self, selection: Selection, sha256: str, decided_at: datetime) -> RoundUse:
-        return RoundUse(
-            study=self._study,
-            round=COMPARISON,
-            decided_at=format_instant(decided_at),
-            eligible=len(selection.subjects),
-            counts=json.dumps(selection.counts, sort_keys=True),
-            subjects=json.dumps(list(selection.subjects)),
-            salt=selection.rows.salt.hex(),
-            rows_commitment=selection.rows.commitment.hex(),
-            dataset_sha256=sha256,
-        )
 
     def _show(self) -> dict[str, str]:
         """This institution's noised sketch, sealed to each other party that committed to one."""

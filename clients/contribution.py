@@ -10,7 +10,6 @@ institution's own operators.
 
 import base64
 import contextlib
-import json
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -29,8 +28,8 @@ from clients.privacy.budget import BudgetLedger, State
 from clients.privacy.cohort import judge_cohort
 from clients.privacy.noise import NoiseSource
 from clients.privacy.release import release
-from clients.selection import Selection, select
-from clients.storage import Dataset, KeyValue, RoundUse, StoredUpdate, recall, remember
+from clients.selection import Selection, round_use, select
+from clients.storage import Dataset, KeyValue, StoredUpdate, recall, remember
 from clients.update import PreparedUpdate, Provenance, prepare_update
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
@@ -195,7 +194,14 @@ class Contribution:
         decided_at = self._clock()
         selection = self._select(data, decided_at, number)
         cohort = judge_cohort(len(selection.subjects), plan, self._noise)
-        use = self._use(task, selection, data, cohort.noisy_count, decided_at)
+        use = round_use(
+            selection,
+            study=study,
+            number=number,
+            dataset_sha256=data.sha256,
+            decided_at=decided_at,
+            noisy_count=cohort.noisy_count,
+        )
         if not cohort.large_enough:
             self._budget.commit(study, number, count_event(plan), together_with=[use])
             raise _DeclinedError("cohort", "too few people may be used at this moment")
@@ -340,22 +346,6 @@ class Contribution:
             ),
         )
 
-    def _use(
-        self, task: Task, selection: Selection, data: CheckedData, noisy_count: int, decided_at: datetime
-    ) -> RoundUse:
-        return RoundUse(
-            study=self._plan.study_id,
-            round=task.round_number,
-            decided_at=format_instant(decided_at),
-            eligible=len(selection.subjects),
-            counts=_json(selection.counts),
-            subjects=json.dumps(list(selection.subjects)),
-            salt=selection.rows.salt.hex(),
-            rows_commitment=selection.rows.commitment.hex(),
-            dataset_sha256=data.sha256,
-            noisy_count=str(noisy_count),
-        )
-
     def _stored(self, round_number: int) -> StoredUpdate | None:
         with read(self._engine) as session:
             return session.get(StoredUpdate, (self._plan.study_id, round_number))
@@ -389,7 +379,3 @@ def _asking_consents() -> Iterator[None]:
         yield
     except (OperatorError, UnavailableError) as error:
         raise _DeclinedError("consents-unknown", f"{error.message} {error.remedy}", remembered=False) from error
-
-
-def _json(value: Mapping[str, int]) -> str:
-    return json.dumps(dict(value), sort_keys=True)

@@ -6,7 +6,6 @@ with the charge. A repeated request is answered with what is stored. Whoever can
 it did not commit, and not why.
 """
 
-import json
 import logging
 import secrets
 from collections.abc import Callable
@@ -22,8 +21,8 @@ from clients.participation import Participation, scores_round
 from clients.privacy.budget import BudgetLedger, State
 from clients.privacy.noise import NoiseSource
 from clients.privacy.release import release_scores
-from clients.selection import Selection, select
-from clients.storage import RoundUse, StoredScores
+from clients.selection import round_use, select
+from clients.storage import StoredScores
 from consent.registry import Registry, RoundOf
 from consent.rules.decision import use_of
 from federation.coordinator.protocols import SCORES, SCORES_COMMITMENT
@@ -177,7 +176,13 @@ class Scoring:
             created_at=format_instant(self._clock()),
         )
         commitment = stored.commitment
-        used = self._use(number, selection, data.sha256, decided_at)
+        used = round_use(
+            selection,
+            study=self._plan.study_id,
+            number=number,
+            dataset_sha256=data.sha256,
+            decided_at=decided_at,
+        )
         self._budget.commit(plan.study_id, number, together_with=[stored, used])
         self._participation.finish(number, released=True)
         logger.info("scores committed")
@@ -195,19 +200,6 @@ class Scoring:
             raise PrivacyError("Scoring was interrupted, stays charged and is not repeated.", remedy="Nothing to do.")
         self._budget.reserve(study, number, scores_event(self._plan))
         self._budget.start(study, number)
-
-    def _use(self, number: int, selection: Selection, sha256: str, decided_at: datetime) -> RoundUse:
-        return RoundUse(
-            study=self._plan.study_id,
-            round=number,
-            decided_at=format_instant(decided_at),
-            eligible=len(selection.subjects),
-            counts=json.dumps(selection.counts, sort_keys=True),
-            subjects=json.dumps(list(selection.subjects)),
-            salt=selection.rows.salt.hex(),
-            rows_commitment=selection.rows.commitment.hex(),
-            dataset_sha256=sha256,
-        )
 
     def _stored(self) -> StoredScores | None:
         with read(self._engine) as session:

@@ -5,15 +5,19 @@ used. The commitment hides the rows behind a salt of 256 fresh bits in every rou
 compared from outside; the node keeps the salt, and an auditor on site recomputes it from the file.
 """
 
+import json
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from clients.data.check import CheckedData
+from clients.storage import RoundUse
 from consent.rules.decision import Decision, Status
 from federation.rules.canonical import tagged_hash
 from federation.rules.encoding import SubjectBatch
+from federation.rules.instant import format_instant
 
 SALT_BYTES: Final = 32
 
@@ -101,3 +105,37 @@ def _status(decision: Decision | None) -> Status:
     if decision.permitted != (decision.status is Status.PERMITTED):
         return Status.INVALID
     return decision.status
+
+
+def round_use(
+    selection: Selection,
+    *,
+    study: str,
+    number: int,
+    dataset_sha256: str,
+    decided_at: datetime,
+    noisy_count: int | None = None,
+) -> RoundUse:
+    """The row that says what a round, a comparison or a scoring was permitted to use.
+
+    Args:
+        selection: who was eligible.
+        study: the study's id.
+        number: under which the budget ledger has it.
+        dataset_sha256: of the file that was read.
+        decided_at: when consents were asked.
+        noisy_count: of the eligible people, where one was taken.
+    """
+    told = {} if noisy_count is None else {"noisy_count": str(noisy_count)}
+    return RoundUse(
+        study=study,
+        round=number,
+        decided_at=format_instant(decided_at),
+        eligible=len(selection.subjects),
+        counts=json.dumps(dict(selection.counts), sort_keys=True),
+        subjects=json.dumps(list(selection.subjects)),
+        salt=selection.rows.salt.hex(),
+        rows_commitment=selection.rows.commitment.hex(),
+        dataset_sha256=dataset_sha256,
+        **told,
+    )
