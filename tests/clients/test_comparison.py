@@ -34,7 +34,7 @@ def worth(study: InMemoryStudy) -> dict[str, Fraction]:
 
 
 def test_a_full_copy_on_three_ids_earns_what_one_would(tmp_path: Path) -> None:
-    terms: dict[str, Any] = {"rounds": {"count": 1}, "overlap": {"noise_multiplier": "2"}}
+    terms: dict[str, Any] = {"rounds": {"count": 1}, "overlap": {"noise_multiplier": "2", "buckets": 1024}}
     people = dict.fromkeys(("ash", "birch", "cedar", "dogwood", "elm"), 24)
     alone, several = tmp_path / "alone", tmp_path / "several"
     alone.mkdir()
